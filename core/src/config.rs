@@ -1,0 +1,145 @@
+//! What a member is told at open: identity, timeouts, limits. All of it comes from etcd's flags.
+
+use std::time::Duration;
+
+use sha1::{Digest, Sha1};
+
+use crate::event::MemberId;
+
+/// How the Raft loop waits for the disk (rules 1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Profile {
+    /// As etcd's one loop: while a WAL sync is in flight no tick, no `Ready`, nothing leaves.
+    Coupled,
+    /// Ticks, heartbeats and commits go on during a sync.
+    #[default]
+    Decoupled,
+}
+
+/// A member of the initial cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BootMember {
+    pub id: MemberId,
+    pub name: String,
+    pub peer_urls: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    pub id: MemberId,
+    pub cluster_id: u64,
+    pub name: String,
+    pub client_urls: Vec<String>,
+    /// The initial cluster, this member included. Used only with an empty data directory.
+    pub initial_cluster: Vec<BootMember>,
+    /// `--initial-cluster-state=existing`: join, do not bootstrap.
+    pub join: bool,
+    pub profile: Profile,
+    /// One Raft tick.
+    pub heartbeat: Duration,
+    /// Invariant: a multiple of `heartbeat`, at least 5×.
+    pub election: Duration,
+    pub pre_vote: bool,
+    /// Entries between Raft snapshots.
+    pub snapshot_count: u64,
+    /// Entries kept behind a snapshot for slow followers.
+    pub snapshot_catchup_entries: u64,
+    /// Backend quota in bytes; `None` = no quota.
+    pub quota_bytes: Option<u64>,
+    /// Largest marshalled Raft request, bytes.
+    pub request_bytes_max: usize,
+    pub txn_ops_max: usize,
+    pub backend_batch_interval: Duration,
+    pub backend_batch_ops: usize,
+    /// Time between `Immediate` commits of the backend while it is busy.
+    pub backend_sync_interval: Duration,
+    pub watch_progress_interval: Duration,
+    /// WAL segment size; tests make it small.
+    pub wal_segment_bytes: u64,
+    /// Version reported to clients, `X.Y.Z`.
+    pub version: String,
+}
+
+impl Config {
+    /// etcd's defaults for a member of `initial_cluster`.
+    pub fn new(id: MemberId, cluster_id: u64, initial_cluster: Vec<BootMember>) -> Self {
+        let name =
+            initial_cluster.iter().find(|m| m.id == id).map_or("default", |m| &m.name).to_owned();
+        Self {
+            id,
+            cluster_id,
+            name,
+            client_urls: Vec::new(),
+            initial_cluster,
+            join: false,
+            profile: Profile::default(),
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_millis(1000),
+            pre_vote: true,
+            snapshot_count: 10_000,
+            snapshot_catchup_entries: 5_000,
+            quota_bytes: Some(2 << 30),
+            request_bytes_max: 1_572_864,
+            txn_ops_max: 128,
+            backend_batch_interval: Duration::from_millis(100),
+            backend_batch_ops: crate::limits::BACKEND_BATCH_OPS,
+            backend_sync_interval: Duration::from_secs(1),
+            watch_progress_interval: Duration::from_secs(600),
+            wal_segment_bytes: crate::limits::WAL_SEGMENT_BYTES,
+            version: "3.6.0".to_owned(),
+        }
+    }
+
+    /// Server request timeout: 5 s + 2 × election (surface spec §10.3).
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election
+    }
+
+    /// Smallest lease TTL: ceil(1.5 × election) whole seconds.
+    pub fn lease_ttl_secs_min(&self) -> i64 {
+        (self.election.as_millis() as i64 * 3).div_euclid(2000)
+            + i64::from((self.election.as_millis() * 3) % 2000 != 0)
+    }
+
+    pub fn election_ticks(&self) -> usize {
+        (self.election.as_nanos() / self.heartbeat.as_nanos()) as usize
+    }
+}
+
+/// First 8 bytes, big endian, of a SHA-1.
+fn sha1_u64(parts: &[&[u8]]) -> u64 {
+    let mut hash = Sha1::new();
+    for part in parts {
+        hash.update(part);
+    }
+    let digest = hash.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-1 has 20 bytes"))
+}
+
+/// The id of a bootstrap member: SHA-1 of its sorted peer URLs and the cluster token (spec §6).
+pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
+    let mut urls = peer_urls.to_vec();
+    urls.sort();
+    MemberId(sha1_u64(&[urls.concat().as_bytes(), token.as_bytes()]))
+}
+
+/// The cluster id: SHA-1 of all bootstrap member ids, sorted, big endian (spec §6).
+pub fn cluster_id(members: &[MemberId]) -> u64 {
+    let mut ids: Vec<u64> = members.iter().map(|m| m.0).collect();
+    ids.sort_unstable();
+    let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_be_bytes()).collect();
+    sha1_u64(&[&bytes])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The ids that etcd prints for its well-known single default member.
+    #[test]
+    fn ids_are_etcds() {
+        let id = member_id(&["http://localhost:2380".into()], "etcd-cluster");
+        assert_eq!(id.to_string(), "8e9e05c52164694d");
+        assert_eq!(format!("{:x}", cluster_id(&[id])), "cdf818194e3a8c32");
+    }
+}

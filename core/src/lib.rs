@@ -1,0 +1,37 @@
+//! One member of an etcd-compatible store, as a state machine without I/O, clock, thread or async.
+//!
+//! Everything that happens to a member goes in as an [`Input`]; everything it wants done comes out
+//! in [`Outputs`]. Start at [`Member`]; `event.rs` is the whole seam.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `member` | the loop: `handle`, `poll`, `next_deadline` |
+//! | `event`, `api` | what goes in and out; typed requests and answers |
+//! | `raft` | driving raft-rs: log storage, apply cursor, reads, profiles |
+//! | `wal` | etcd's WAL format: framing, CRC chain, segments, repair, snap files |
+//! | `mvcc` | revisions, key index, transactions, compaction; redb behind it |
+//! | `watch`, `lease`, `cluster` | what their names say |
+//! | `snapshot` | sending a store to a lagging follower and installing it |
+
+pub mod api;
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod lease;
+pub mod limits;
+pub mod member;
+pub mod mvcc;
+pub mod pb;
+pub mod time;
+pub mod wal;
+pub mod watch;
+
+pub use config::{BootMember, Config, Profile};
+pub use error::{ApiError, Halt, OpenError};
+pub use event::{
+    DiskAction, DiskOp, Files, Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer,
+    SharedFiles, Ticket,
+};
+pub use member::{Member, Recovery, RecoveryStep};
+pub use mvcc::{BackendJob, JobDone, StoreReader};
+pub use time::Instant;
