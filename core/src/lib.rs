@@ -10,10 +10,12 @@
 //! | `raft` | driving raft-rs: log storage, apply cursor, reads, profiles |
 //! | `wal` | etcd's WAL format: framing, CRC chain, segments, repair, snap files |
 //! | `mvcc` | revisions, key index, transactions, compaction; redb behind it |
+//! | `recovery` | a data directory becomes a member, step by step |
 //! | `watch`, `lease`, `cluster` | what their names say |
 //! | `snapshot` | sending a store to a lagging follower and installing it |
 
 pub mod api;
+mod cluster;
 pub mod config;
 pub mod error;
 pub mod event;
@@ -22,6 +24,9 @@ pub mod limits;
 pub mod member;
 pub mod mvcc;
 pub mod pb;
+mod raft;
+mod recovery;
+mod snapshot;
 pub mod time;
 pub mod wal;
 pub mod watch;
@@ -32,6 +37,7 @@ pub use event::{
     DiskAction, DiskOp, Files, Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer,
     SharedFiles, Ticket,
 };
-pub use member::{Member, Recovery, RecoveryStep};
+pub use member::{Member, MemberStatus, Metrics, Role};
 pub use mvcc::{BackendJob, JobDone, StoreReader};
+pub use recovery::{Recovery, RecoveryStep};
 pub use time::Instant;

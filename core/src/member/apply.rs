@@ -1,0 +1,220 @@
+//! A committed entry becomes state, reply and events. No time and no randomness decides anything
+//! here: entry + state → response, the same on every member.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, EntryType};
+
+use super::{Member, lead};
+use crate::api::{Response, RevisionEvents};
+use crate::error::ApiError;
+use crate::event::{Level, MemberId};
+use crate::mvcc::{Applied, Bucket};
+use crate::pb::{etcdserverpb as pb, leasepb, raftpb};
+use crate::raft::{conf_change_v2, conf_state_to_pb};
+
+impl Member {
+    /// Applies what may be applied. Returns whether anything was.
+    pub(super) fn apply_committed(&mut self) -> bool {
+        let limit = self.node.apply_limit();
+        let before = self.applied;
+        while self.applied < limit && self.halt.is_none() {
+            let index = self.applied + 1;
+            let entry = self.node.entry(index).expect("committed entries are in the log").clone();
+            let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+            // A configuration takes effect only where it is durable (rules 6).
+            if is_change && index > self.node.persisted_index() {
+                break;
+            }
+            self.apply(&entry);
+            self.applied = index;
+            self.store.set_applied(index, entry.term);
+        }
+        self.node.on_applied(self.applied);
+        self.applied > before
+    }
+
+    fn apply(&mut self, entry: &Entry) {
+        match entry.get_entry_type() {
+            EntryType::EntryNormal if entry.data.is_empty() => self.on_empty_entry(entry.term),
+            EntryType::EntryNormal => {
+                // Whoever proposed it decoded it: a member that cannot has other bytes or code.
+                match pb::InternalRaftRequest::decode(entry.data.clone()) {
+                    Ok(request) => self.apply_request(request),
+                    Err(e) => {
+                        let why = format!("log entry {} cannot be decoded: {e}", entry.index);
+                        self.halt = Some(crate::Halt::Backend(why));
+                    }
+                }
+            }
+            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                self.apply_conf_change(entry);
+            }
+        }
+    }
+
+    fn apply_request(&mut self, request: pb::InternalRaftRequest) {
+        let id = request.header.as_ref().map_or(request.id, |h| h.id);
+        let result = self.perform(request);
+        let Some(proposal) = self.pending.remove(id) else { return };
+        let Some(client) = proposal.client else { return };
+        match result {
+            Ok(response) => {
+                if proposal.physical {
+                    self.physical.push((self.store.compact_revision(), client));
+                } else {
+                    let response = self.with_header(response);
+                    self.reply(client, Ok(response));
+                }
+            }
+            Err(error) => self.reply(client, Err(error)),
+        }
+    }
+
+    fn perform(&mut self, request: pb::InternalRaftRequest) -> Result<Response, ApiError> {
+        if let Some(r) = request.put {
+            self.metrics.add(&self.metrics.mvcc_put_total);
+            let lessor = &self.lessor;
+            let applied = self.store.put(&r, &|id| lessor.exists(id))?;
+            Ok(self.publish(applied))
+        } else if let Some(r) = request.txn {
+            self.metrics.add(&self.metrics.mvcc_txn_total);
+            let lessor = &self.lessor;
+            let applied = self.store.txn(&r, &|id| lessor.exists(id))?;
+            Ok(self.publish(applied))
+        } else if let Some(r) = request.delete_range {
+            self.metrics.add(&self.metrics.mvcc_delete_total);
+            let applied = self.store.delete_range(&r)?;
+            Ok(self.publish(applied))
+        } else if let Some(r) = request.compaction {
+            self.store.compact(r.revision)?;
+            Ok(Response::Compact(pb::CompactionResponse::default()))
+        } else if let Some(r) = request.lease_grant {
+            self.apply_grant(&r)
+        } else if let Some(r) = request.lease_revoke {
+            self.apply_revoke(r.id)
+        } else if let Some(r) = request.alarm {
+            Ok(self.apply_alarm(&r))
+        } else if let Some(r) = request.cluster_member_attr_set {
+            self.cluster.set_attributes(&mut self.store, r);
+            Ok(Response::Compact(pb::CompactionResponse::default()))
+        } else if let Some(r) = request.cluster_version_set {
+            self.cluster.set_version(&mut self.store, r.ver);
+            Ok(Response::Compact(pb::CompactionResponse::default()))
+        } else {
+            Err(ApiError::Unimplemented("this log entry"))
+        }
+    }
+
+    /// Events to the watchers, lease moves to the lessor; the response on.
+    fn publish(&mut self, applied: Applied) -> Response {
+        self.lessor.on_moves(&applied.lease_moves);
+        if let Some(events) = &applied.events {
+            self.notify(events);
+        }
+        applied.response
+    }
+
+    fn notify(&mut self, events: &Arc<RevisionEvents>) {
+        self.watches.on_applied(events, &self.reader);
+    }
+
+    fn apply_grant(&mut self, r: &pb::LeaseGrantRequest) -> Result<Response, ApiError> {
+        if !self.lessor.grant(r.id, r.ttl) {
+            return Err(ApiError::LeaseExists);
+        }
+        let row = leasepb::Lease { id: r.id, ttl: r.ttl, remaining_ttl: 0 };
+        let key = r.id.to_be_bytes().to_vec();
+        self.store.put_row(Bucket::Lease, key.into(), row.encode_to_vec().into());
+        // An effect outside the replicated state: only the leader's lessor looks at time.
+        self.lessor.stamp(self.now, r.id);
+        self.metrics.add(&self.metrics.lease_granted_total);
+        let response = pb::LeaseGrantResponse { id: r.id, ttl: r.ttl, ..Default::default() };
+        Ok(Response::LeaseGrant(response))
+    }
+
+    fn apply_revoke(&mut self, id: i64) -> Result<Response, ApiError> {
+        let keys = self.lessor.revoke(id).ok_or(ApiError::LeaseNotFound)?;
+        self.store.delete_row(Bucket::Lease, &id.to_be_bytes());
+        let applied = self.store.delete_keys(&keys);
+        if let Some(events) = &applied.events {
+            self.notify(events);
+        }
+        self.metrics.add(&self.metrics.lease_revoked_total);
+        self.on_lease_gone(id);
+        Ok(Response::LeaseRevoke(pb::LeaseRevokeResponse::default()))
+    }
+
+    fn apply_alarm(&mut self, r: &pb::AlarmRequest) -> Response {
+        use pb::alarm_request::AlarmAction as A;
+        let member = pb::AlarmMember { member_id: r.member_id, alarm: r.alarm };
+        let all = pb::AlarmType::None as i32;
+        let alarms = match r.action() {
+            A::Get => {
+                let rows = self.cluster.alarms();
+                rows.filter(|a| r.alarm == all || a.alarm == r.alarm).collect()
+            }
+            A::Activate if r.alarm == all => Vec::new(),
+            A::Activate => {
+                self.cluster.raise(&mut self.store, member);
+                vec![member]
+            }
+            A::Deactivate => {
+                let had = self.cluster.disarm(&mut self.store, member);
+                if had { vec![member] } else { Vec::new() }
+            }
+        };
+        Response::Alarm(pb::AlarmResponse { header: None, alarms })
+    }
+
+    /// The first entry of a leader's term: from here on it may serve reads and expire leases.
+    fn on_empty_entry(&mut self, term: u64) {
+        if self.node.is_leader() && term == self.node.term() {
+            self.lessor.promote(self.now);
+            self.lead.retry_reads = true;
+            self.lead.term_started = true;
+        }
+    }
+
+    fn apply_conf_change(&mut self, entry: &Entry) {
+        let Ok(change) = raftpb::ConfChange::decode(entry.data.clone()) else {
+            // raft-rs turns a refused change into an empty one.
+            return;
+        };
+        self.cluster.apply_change(&mut self.store, &change);
+        if let Some(v2) = conf_change_v2(&change) {
+            let state = self.node.apply_conf_change(&v2);
+            self.store.set_conf_state(conf_state_to_pb(&state));
+        }
+        self.snapshots.last_conf_index = entry.index;
+        self.peers_changed = true;
+        let removed = change.r#type() == raftpb::ConfChangeType::ConfChangeRemoveNode
+            && MemberId(change.node_id) == self.config.id;
+        if removed {
+            self.halt = Some(crate::Halt::Removed);
+        }
+        let fields = vec![("member", format!("{:x}", change.node_id))];
+        self.log(Level::Info, lead::change_name(change.r#type()), fields);
+    }
+
+    /// Completes the header that the store left at the revision.
+    fn with_header(&self, mut response: Response) -> Response {
+        let ours = self.header();
+        let fill = |header: &mut Option<pb::ResponseHeader>| {
+            let revision = header.as_ref().map_or(ours.revision, |h| h.revision);
+            *header = Some(pb::ResponseHeader { revision, ..ours });
+        };
+        match &mut response {
+            Response::Put(r) => fill(&mut r.header),
+            Response::DeleteRange(r) => fill(&mut r.header),
+            Response::Txn(r) => fill(&mut r.header),
+            Response::Compact(r) => fill(&mut r.header),
+            Response::LeaseGrant(r) => fill(&mut r.header),
+            Response::LeaseRevoke(r) => fill(&mut r.header),
+            Response::Alarm(r) => fill(&mut r.header),
+            _ => {}
+        }
+        response
+    }
+}

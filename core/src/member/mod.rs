@@ -1,0 +1,410 @@
+//! The member: one burst in, one set of outputs out.
+//!
+//! ```text
+//! loop { handle(now, input)*  →  poll(now, &mut out)  →  the driver performs out }
+//! ```
+//!
+//! * open: [`Recovery`](crate::Recovery) reads the data directory in steps and ends in a `Member`.
+//! * `handle_*`: one thing happened. Never fails, never blocks. Spurious deadlines are no-ops.
+//! * `poll`: after a burst: one WAL write, message batch, replies, events, jobs.
+//! * `next_deadline`: when to call `handle(Input::Deadline)` at the latest.
+//!
+//! | File | What |
+//! |---|---|
+//! | `mod` | the loop |
+//! | `requests` | a client's request: checked, then proposed, forwarded or read |
+//! | `pending` | proposals whose result is awaited |
+//! | `apply` | a committed entry becomes state, reply and events |
+//! | `leases` | keep-alives, time-to-live, expiry |
+//! | `lead` | what changes with the leader: promotion, hand-over, planned stop |
+//! | `status` | what may be looked at from outside |
+
+mod apply;
+mod lead;
+mod leases;
+mod pending;
+mod requests;
+mod status;
+
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::Rng;
+
+use crate::api::{RequestId, Response};
+use crate::cluster::Cluster;
+use crate::config::Config;
+use crate::error::{ApiError, Halt};
+use crate::event::{
+    Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, SharedFiles, Ticket,
+};
+use crate::lease::Lessor;
+use crate::mvcc::{BackendJob, Store, StoreEvent, StoreReader};
+use crate::pb::etcdserverpb as pb;
+use crate::pb::peer::{Frame, frame::Body};
+use crate::raft::{RaftNode, ReadRounds, message_from_pb};
+use crate::snapshot::Snapshots;
+use crate::time::Instant;
+use crate::watch::WatchHub;
+
+use lead::Lead;
+use leases::LeaseDesk;
+use pending::Pending;
+use requests::ReadWaiter;
+pub use status::{MemberStatus, Metrics, Role};
+
+pub struct Member {
+    pub(crate) config: Config,
+    pub(crate) files: SharedFiles,
+    pub(crate) now: Instant,
+    pub(crate) rng: ChaCha8Rng,
+    pub(crate) node: RaftNode,
+    pub(crate) store: Store,
+    pub(crate) reader: StoreReader,
+    pub(crate) watches: WatchHub,
+    pub(crate) lessor: Lessor,
+    pub(crate) cluster: Cluster,
+    /// Index of the last applied entry. Invariant: `applied <= node.commit_index()`.
+    pub(crate) applied: u64,
+    pub(crate) pending: Pending,
+    pub(crate) reads: ReadRounds<ReadWaiter>,
+    pub(crate) leases: LeaseDesk,
+    pub(crate) lead: Lead,
+    pub(crate) snapshots: Snapshots,
+    /// Compactions whose rows are awaited (`physical`): revision, client.
+    pub(crate) physical: Vec<(i64, RequestId)>,
+    /// Peers whose message connection is up, since when.
+    pub(crate) peers_up: std::collections::BTreeMap<MemberId, Instant>,
+
+    // what the next poll hands out
+    pub(crate) raft_frames: Vec<(MemberId, Frame)>,
+    /// Forwards and lease messages; a coupled loop keeps them back during a sync (rules 1).
+    pub(crate) frames: Vec<(MemberId, Frame)>,
+    pub(crate) replies: Vec<(RequestId, Result<Response, ApiError>)>,
+    pub(crate) log_lines: Vec<LogLine>,
+    pub(crate) jobs: Vec<(Ticket, BackendJob)>,
+    pub(crate) last_job: Ticket,
+    pub(crate) jobs_under_way: usize,
+    pub(crate) snapshot_lane: LaneQueue,
+    pub(crate) peers_changed: bool,
+    pub(crate) halt: Option<Halt>,
+    pub(crate) halted: bool,
+
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member").field("status", &self.status()).finish()
+    }
+}
+
+/// What recovery hands over.
+pub(crate) struct Parts {
+    pub config: Config,
+    pub files: SharedFiles,
+    pub rng: ChaCha8Rng,
+    pub node: RaftNode,
+    pub store: Store,
+    /// Metadata of the newest snap file, and the names of all of them.
+    pub snapshot_index: u64,
+    pub snap_files: Vec<String>,
+}
+
+impl Member {
+    pub(crate) fn new(parts: Parts, now: Instant) -> Self {
+        let Parts { config, files, mut rng, node, store, snapshot_index, snap_files } = parts;
+        let reader = store.reader();
+        let watches = WatchHub::new(crate::watch::WatchOptions {
+            progress_interval: config.watch_progress_interval,
+            fragment_bytes: config.request_bytes_max + (512 << 10),
+            seed: rng.next_u64(),
+        });
+        let mut member = Self {
+            now,
+            lessor: Lessor::new(config.election),
+            cluster: Cluster::default(),
+            applied: store.consistent().index,
+            pending: Pending::new(&mut rng, config.request_timeout()),
+            reads: ReadRounds::new(config.id, rng.next_u64()),
+            leases: LeaseDesk::default(),
+            lead: Lead::new(now),
+            snapshots: Snapshots::new(snapshot_index, snap_files),
+            physical: Vec::new(),
+            peers_up: Default::default(),
+            raft_frames: Vec::new(),
+            frames: Vec::new(),
+            replies: Vec::new(),
+            log_lines: Vec::new(),
+            jobs: Vec::new(),
+            last_job: Ticket(0),
+            jobs_under_way: 0,
+            snapshot_lane: LaneQueue::new(),
+            peers_changed: true,
+            halt: None,
+            halted: false,
+            metrics: Arc::default(),
+            config,
+            files,
+            rng,
+            node,
+            store,
+            reader,
+            watches,
+        };
+        member.reload();
+        member.store.request_immediate();
+        member
+    }
+
+    /// Rebuilds what lives beside the store from its rows: after open and after an install.
+    pub(crate) fn reload(&mut self) {
+        use crate::mvcc::Bucket;
+        if self.store.consistent().index == 0 && self.store.rows(Bucket::Members).is_empty() {
+            for boot in &self.config.initial_cluster {
+                let info = crate::cluster::MemberInfo::boot(boot);
+                self.store.put_row(Bucket::Members, info.row_key(), info.row_value());
+            }
+        }
+        self.cluster = Cluster::load(&self.store);
+        self.lessor = Lessor::new(self.config.election);
+        let leases = self.store.rows(Bucket::Lease);
+        let leases = leases.iter().filter_map(|(_, v)| prost::Message::decode(v.clone()).ok());
+        self.lessor.restore(leases.collect(), self.store.leased_keys());
+        self.peers_changed = true;
+    }
+
+    /// One thing happened.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        if self.halted || self.halt.is_some() {
+            return;
+        }
+        self.now = self.now.max(now);
+        match input {
+            Input::Deadline => {}
+            Input::Peer { from, frame } => self.handle_frame(from, frame),
+            Input::PeerUp { peer } => {
+                self.peers_up.entry(peer).or_insert(self.now);
+                self.lead.dispatch = true;
+            }
+            Input::PeerDown { peer } => {
+                self.peers_up.remove(&peer);
+                self.node.report_unreachable(peer);
+                self.leases.on_peer_down(peer);
+            }
+            Input::PeerQueueFull { peer } => self.node.report_unreachable(peer),
+            Input::Request { id, request } => self.handle_request(id, request),
+            // The result is dropped by the driver, which has forgotten the id.
+            Input::Cancel { .. } => {}
+            Input::StreamOpen { stream } => self.watches.open_stream(self.now, stream),
+            Input::StreamRequest { stream, request } => {
+                self.watches.handle(self.now, stream, request, &self.reader);
+            }
+            Input::StreamDrained { stream, bytes } => {
+                self.watches.on_drained(self.now, stream, bytes);
+            }
+            Input::StreamClosed { stream } => self.watches.close_stream(stream),
+            Input::Synced { lane: Lane::Log, up_to } => {
+                self.node.on_synced(up_to);
+                self.on_log_synced(up_to);
+            }
+            Input::Synced { lane: Lane::Snapshot, up_to } => self.on_snapshot_lane_synced(up_to),
+            Input::Synced { lane: Lane::Backend, .. } => {}
+            Input::JobDone { done, .. } => self.handle_job_done(done),
+            Input::DiskFailed { lane, error } => {
+                self.halt = Some(Halt::DiskFailed { lane, error });
+            }
+            Input::Stop => self.handle_stop(),
+        }
+    }
+
+    fn handle_frame(&mut self, from: MemberId, frame: Frame) {
+        match frame.body {
+            Some(Body::Raft(m)) => {
+                if m.from != from.0 || m.to != self.config.id.0 {
+                    return self
+                        .warn("dropped a Raft message with a wrong sender or receiver", from);
+                }
+                match message_from_pb(m) {
+                    Some(m) => self.node.step(m),
+                    None => self.warn("dropped a malformed Raft message", from),
+                }
+            }
+            Some(Body::Forward(f)) => self.handle_forward(from, f),
+            Some(Body::ForwardRefused(f)) => self.handle_forward_refused(from, f),
+            Some(Body::LeaseForward(f)) => self.handle_lease_forward(from, f),
+            Some(Body::LeaseReply(r)) => self.handle_lease_reply(from, r),
+            Some(Body::SnapshotHeader(h)) => self.handle_snapshot_header(from, h),
+            Some(Body::SnapshotChunk(c)) => self.handle_snapshot_chunk(from, c),
+            Some(Body::SnapshotEnd(e)) => self.handle_snapshot_end(from, e),
+            Some(Body::SnapshotAck(a)) => self.handle_snapshot_ack(from, a),
+            None => self.warn("dropped an empty frame", from),
+        }
+    }
+
+    fn warn(&mut self, msg: &str, peer: MemberId) {
+        self.log(Level::Warn, msg, vec![("remote-peer-id", peer.to_string())]);
+    }
+
+    pub(crate) fn log(&mut self, level: Level, msg: &str, fields: Vec<(&'static str, String)>) {
+        self.log_lines.push(LogLine { level, msg: msg.to_owned(), fields });
+    }
+
+    fn handle_job_done(&mut self, done: crate::mvcc::JobDone) {
+        self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
+        match self.store.handle_done(self.now, done) {
+            Ok(events) => events.into_iter().for_each(|e| self.on_store_event(e)),
+            Err(halt) => self.halt = Some(halt),
+        }
+    }
+
+    fn on_store_event(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Durable { index } => self.maybe_save_snapshot(index),
+            StoreEvent::CompactionFinished { revision } => {
+                let header = self.header();
+                for (_, client) in self.physical.extract_if(.., |(r, _)| *r <= revision) {
+                    let response = pb::CompactionResponse { header: Some(header) };
+                    self.replies.push((client, Ok(Response::Compact(response))));
+                }
+                let fields = vec![("compact-revision", revision.to_string())];
+                self.log(Level::Info, "finished scheduled compaction", fields);
+            }
+            StoreEvent::ReceivedChunk => self.on_received_chunk(),
+            StoreEvent::ReceivedAll => self.on_received_all(),
+        }
+    }
+
+    /// Everything that is due and everything that came of the burst.
+    pub fn poll(&mut self, now: Instant, out: &mut Outputs) {
+        if self.halted {
+            return;
+        }
+        self.now = self.now.max(now);
+        if self.halt.is_none() {
+            self.on_time();
+            // Applying may let reads start, reads may bring messages: until nothing moves.
+            while self.turn() && self.halt.is_none() {}
+        }
+        if self.halt.is_none() {
+            self.drive_install();
+            self.send_snapshots(&mut out.snapshot_frames);
+            self.poll_jobs();
+            let header = self.header();
+            self.watches.poll(self.now, &self.reader, &header, &mut out.watch);
+            self.maybe_finish_stop();
+        }
+        self.hand_out(out);
+    }
+
+    /// Takes ticks, gives up on what waited too long.
+    fn on_time(&mut self) {
+        self.node.maybe_tick(self.now);
+        self.expire_requests();
+        self.expire_leases();
+        self.check_stall();
+        self.expire_snapshots();
+    }
+
+    /// Reads, Raft, apply, once. Returns whether there may be more to do.
+    fn turn(&mut self) -> bool {
+        let retry = std::mem::take(&mut self.lead.retry_reads);
+        if let Some(context) = self.reads.maybe_send(self.now, retry) {
+            self.node.read_index(context);
+        }
+        let mut raft = Default::default();
+        self.node.pump(self.now, &mut raft);
+        let moved = !raft.read_states.is_empty();
+        let frames = raft.messages.into_iter();
+        self.raft_frames.extend(frames.map(|(to, m)| (to, Frame { body: Some(Body::Raft(m)) })));
+        for state in raft.read_states {
+            self.reads.on_read_state(&state.request_ctx, state.index);
+        }
+        for message in raft.snapshots {
+            self.start_snapshot(message);
+        }
+        if let Some(snapshot) = raft.install {
+            self.begin_install(snapshot);
+        }
+        let led = self.on_leadership();
+        let applied = self.apply_committed();
+        self.serve_reads();
+        moved || led || applied
+    }
+
+    fn poll_jobs(&mut self) {
+        // While a received snapshot takes the store's place its own batches stop (rules 12).
+        if self.node.is_installing() {
+            return;
+        }
+        if let Some(job) = self.store.poll(self.now, self.node.persisted_index()) {
+            self.push_job(job);
+        }
+    }
+
+    pub(crate) fn push_job(&mut self, job: BackendJob) {
+        self.last_job.0 += 1;
+        self.jobs_under_way += 1;
+        self.jobs.push((self.last_job, job));
+    }
+
+    fn hand_out(&mut self, out: &mut Outputs) {
+        self.node.take_log_lines(&mut self.log_lines);
+        self.update_metrics();
+        out.log.append(&mut self.node.lane.ops);
+        out.snapshot.append(&mut self.snapshot_lane.ops);
+        out.jobs.append(&mut self.jobs);
+        out.replies.append(&mut self.replies);
+        out.log_lines.append(&mut self.log_lines);
+        out.messages.append(&mut self.raft_frames);
+        if !self.node.is_loop_blocked() {
+            out.messages.append(&mut self.frames);
+        }
+        if std::mem::take(&mut self.peers_changed) {
+            out.peers = Some(self.cluster.peers_of(self.config.id));
+        }
+        if let Some(halt) = self.halt.take() {
+            self.halted = true;
+            out.halt = Some(halt);
+        }
+    }
+
+    /// When `handle(Input::Deadline)` must be called at the latest.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.halted {
+            return None;
+        }
+        let installing = self.node.is_installing();
+        [
+            self.node.next_deadline(),
+            self.store.next_deadline().filter(|_| !installing),
+            self.watches.next_deadline(),
+            self.lessor.next_deadline(),
+            self.pending.next_deadline(),
+            self.reads.next_deadline(),
+            self.stall_deadline(),
+            self.snapshots.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// A thread-safe handle for reads.
+    pub fn reader(&self) -> StoreReader {
+        self.reader.clone()
+    }
+
+    pub(crate) fn header(&self) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.config.cluster_id,
+            member_id: self.config.id.0,
+            revision: self.store.revision(),
+            raft_term: self.node.term(),
+        }
+    }
+
+    fn reply(&mut self, id: RequestId, result: Result<Response, ApiError>) {
+        self.replies.push((id, result));
+    }
+}

@@ -1,0 +1,193 @@
+//! What an operator or a checker may look at, between bursts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Member;
+use crate::event::MemberId;
+use crate::pb::etcdserverpb as pb;
+
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct MemberStatus {
+    pub id: MemberId,
+    pub role: Role,
+    pub leader: Option<MemberId>,
+    pub term: u64,
+    /// Known committed.
+    pub commit_index: u64,
+    /// Applied: visible to readers. Invariant: `applied_index <= commit_index`.
+    pub applied_index: u64,
+    /// Last index in the local log.
+    pub last_index: u64,
+    /// Last index that is durable in the local WAL.
+    pub persisted_index: u64,
+    pub revision: i64,
+    pub compact_revision: i64,
+    pub voters: Vec<MemberId>,
+    pub learners: Vec<MemberId>,
+    /// `X.Y.0`, once the leader has set it.
+    pub cluster_version: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Role {
+    #[default]
+    Follower,
+    PreCandidate,
+    Candidate,
+    Leader,
+}
+
+/// A counter or gauge that the driver may read from another thread.
+#[derive(Default, Debug)]
+pub struct Value(AtomicU64);
+
+impl Value {
+    pub fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+}
+
+macro_rules! metrics {
+    ($($name:ident),* $(,)?) => {
+        /// Counters and gauges; names as in surface spec §14 without the prefix.
+        #[derive(Default, Debug)]
+        pub struct Metrics { $(pub $name: Value,)* }
+
+        impl Metrics {
+            /// (name, value) of each.
+            pub fn all(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load()),)*]
+            }
+        }
+    };
+}
+
+metrics!(
+    has_leader,
+    is_leader,
+    is_learner,
+    leader_changes_seen_total,
+    proposals_committed_total,
+    proposals_applied_total,
+    proposals_pending,
+    proposals_failed_total,
+    slow_disk_alarm,
+    wal_write_bytes_total,
+    db_total_size_in_bytes,
+    db_total_size_in_use_in_bytes,
+    current_revision,
+    compact_revision,
+    keys_total,
+    watcher_total,
+    watch_stream_total,
+    slow_watcher_total,
+    mvcc_put_total,
+    mvcc_delete_total,
+    mvcc_txn_total,
+    lease_granted_total,
+    lease_revoked_total,
+    lease_expired_total,
+    snapshots_sent_total,
+    snapshots_installed_total,
+    planned_transfers_total,
+);
+
+impl Metrics {
+    /// One more. Written by the member alone, so no read-modify-write is lost.
+    pub(crate) fn add(&self, counter: &Value) {
+        counter.set(counter.load() + 1);
+    }
+}
+
+impl Member {
+    pub fn status(&self) -> MemberStatus {
+        let state = self.node.conf_state();
+        let ids = |ids: &[u64]| {
+            let mut ids: Vec<MemberId> = ids.iter().copied().map(MemberId).collect();
+            ids.sort_unstable();
+            ids
+        };
+        MemberStatus {
+            id: self.config.id,
+            role: self.node.role(),
+            leader: self.node.leader(),
+            term: self.node.term(),
+            commit_index: self.node.commit_index(),
+            applied_index: self.applied,
+            last_index: self.node.last_index(),
+            persisted_index: self.node.persisted_index(),
+            revision: self.store.revision(),
+            compact_revision: self.store.compact_revision(),
+            voters: ids(&state.voters),
+            learners: ids(&state.learners),
+            cluster_version: self.cluster.version().map(str::to_owned),
+        }
+    }
+
+    pub(super) fn is_learner(&self) -> bool {
+        self.node.conf_state().learners.contains(&self.config.id.0)
+    }
+
+    pub(super) fn status_response(&self) -> pb::StatusResponse {
+        let sizes = self.store.sizes();
+        let mut errors = Vec::new();
+        if self.node.leader().is_none() {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        errors.extend(self.cluster.alarms().map(|a| {
+            let alarm = a.alarm().as_str_name();
+            format!("memberID:{} alarm:{alarm} ", a.member_id)
+        }));
+        pb::StatusResponse {
+            header: Some(self.header()),
+            version: self.config.version.clone(),
+            db_size: sizes.total_bytes as i64,
+            leader: self.node.leader().map_or(0, |l| l.0),
+            raft_index: self.node.commit_index(),
+            raft_term: self.node.term(),
+            raft_applied_index: self.applied,
+            errors,
+            db_size_in_use: sizes.in_use_bytes as i64,
+            is_learner: self.is_learner(),
+            storage_version: crate::cluster::cluster_version(&self.config.version),
+            db_size_quota: self.config.quota_bytes.unwrap_or(0) as i64,
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }
+    }
+
+    /// Counters and gauges of the member, shared; the driver renders them for /metrics.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
+
+    /// (applied index, hash over the whole replicated state): equal on all members with the same
+    /// applied index.
+    pub fn state_hash(&self) -> (u64, u64) {
+        (self.applied, self.store.state_hash())
+    }
+
+    pub(super) fn update_metrics(&mut self) {
+        let m = &self.metrics;
+        let sizes = self.store.sizes();
+        let watches = self.watches.counts();
+        m.has_leader.set(self.node.leader().is_some().into());
+        m.is_leader.set(self.node.is_leader().into());
+        m.proposals_committed_total.set(self.node.commit_index());
+        m.proposals_applied_total.set(self.applied);
+        m.proposals_pending.set(self.pending.len() as u64);
+        m.wal_write_bytes_total.set(self.node.wal_bytes());
+        m.db_total_size_in_bytes.set(sizes.total_bytes);
+        m.db_total_size_in_use_in_bytes.set(sizes.in_use_bytes);
+        m.keys_total.set(sizes.keys);
+        m.current_revision.set(self.store.revision() as u64);
+        m.compact_revision.set(self.store.compact_revision().max(0) as u64);
+        m.watcher_total.set(watches.watchers);
+        m.watch_stream_total.set(watches.streams);
+        m.slow_watcher_total.set(watches.slow);
+    }
+}

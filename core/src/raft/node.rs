@@ -1,0 +1,540 @@
+//! One Raft participant: raft-rs' `RawNode` with its WAL behind it.
+//!
+//! ```text
+//! tick / step / propose / read_index
+//!        │
+//!      pump: Ready ──► messages a leader may send now ──────────────► RaftOutput
+//!        │    └──────► messages that wait for this Ready's sync ──► held
+//!        ▼
+//!   batch (entries, hard state) ──► one WAL write + sync in flight ──► on_synced ──► held leaves
+//! ```
+//!
+//! Group commit: at most one sync in flight; the next batch gathers meanwhile (rules 15).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
+use raft::{RawNode, ReadState, SnapshotStatus, StateRole};
+
+use super::convert::message_to_pb;
+use super::logger::RaftLog;
+use super::storage::LogStorage;
+use crate::config::{Config, Profile};
+use crate::event::{LaneQueue, LogLine, MemberId, Ticket};
+use crate::limits;
+use crate::member::Role;
+use crate::pb::peer::RaftMessage;
+use crate::time::Instant;
+use crate::wal::Wal;
+
+/// What recovery found.
+#[derive(Debug)]
+pub struct Restart {
+    /// Index and term before the first entry.
+    pub offset: (u64, u64),
+    pub entries: Vec<Entry>,
+    pub hard_state: HardState,
+    pub conf_state: ConfState,
+    /// Applied to the backend. Invariant: `offset.0 <= applied <= hard_state.commit`.
+    pub applied: u64,
+}
+
+/// What one `pump` brought out.
+#[derive(Default, Debug)]
+pub struct RaftOutput {
+    pub messages: Vec<(MemberId, RaftMessage)>,
+    /// `MsgSnapshot`s: withheld, to be streamed on the snapshot lane.
+    pub snapshots: Vec<Message>,
+    pub read_states: Vec<ReadState>,
+    /// A received snapshot that Raft accepted: install it, then call `on_installed`.
+    pub install: Option<Snapshot>,
+}
+
+/// Not yet written to the WAL.
+#[derive(Default, Debug)]
+struct Batch {
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    /// Entries, or a term or vote change. A commit-only hard state rides along with the next batch.
+    must_sync: bool,
+    bytes: usize,
+}
+
+/// Written, its sync not yet reported.
+#[derive(Debug)]
+struct InFlight {
+    /// The newest `Ready` it covers.
+    ready: u64,
+    ticket: Ticket,
+    since: Instant,
+    bytes: usize,
+}
+
+pub struct RaftNode {
+    id: u64,
+    seed: u64,
+    profile: Profile,
+    heartbeat: Duration,
+    raw: RawNode<LogStorage>,
+    lines: RaftLog,
+    wal: Wal,
+    /// The log lane.
+    pub lane: LaneQueue,
+    batch: Batch,
+    in_flight: Option<InFlight>,
+    /// Messages that wait until this `Ready` and all earlier ones are durable.
+    held: VecDeque<(u64, Vec<Message>)>,
+    last_ready: u64,
+    durable_ready: u64,
+    /// The newest `Ready` with a term or vote change.
+    vote_ready: u64,
+    /// Coupled: how far the `Ready`s taken so far allow applying.
+    ready_committed: u64,
+    /// A `Ready` with a snapshot, being installed: nothing else is taken meanwhile.
+    installing: Option<u64>,
+    next_tick: Instant,
+}
+
+impl std::fmt::Debug for RaftNode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftNode").field("id", &self.id).field("term", &self.term()).finish()
+    }
+}
+
+/// splitmix64's finisher: spreads a number over 64 bits.
+pub(crate) fn mix(x: u64) -> u64 {
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+impl RaftNode {
+    pub fn new(
+        config: &Config,
+        seed: u64,
+        restart: Restart,
+        wal: Wal,
+        lane: LaneQueue,
+        now: Instant,
+    ) -> Self {
+        let commit = restart.hard_state.commit;
+        let storage = LogStorage::new(
+            restart.offset,
+            restart.entries,
+            restart.hard_state,
+            restart.conf_state,
+        );
+        let raft_config = raft::Config {
+            id: config.id.0,
+            election_tick: config.election_ticks(),
+            heartbeat_tick: 1,
+            applied: restart.applied,
+            max_size_per_msg: limits::APPEND_BYTES_MAX,
+            max_inflight_msgs: limits::APPENDS_IN_FLIGHT_MAX,
+            check_quorum: true,
+            pre_vote: config.pre_vote,
+            batch_append: true,
+            // A leader whose disk stalls would drop proposals; bounded by `unsynced_bytes` instead.
+            max_uncommitted_size: raft::NO_LIMIT,
+            ..raft::Config::default()
+        };
+        let lines = RaftLog::default();
+        let raw = RawNode::new(&raft_config, storage, &lines.logger(config.id.0))
+            .expect("recovery checked what raft-rs requires: applied <= min(commit, last index)");
+        // Each member ticks at a phase of its own; in step they would split votes.
+        let phase = mix(seed ^ config.id.0) % config.heartbeat.as_nanos() as u64;
+        let mut node = Self {
+            id: config.id.0,
+            seed,
+            profile: config.profile,
+            heartbeat: config.heartbeat,
+            raw,
+            lines,
+            wal,
+            lane,
+            batch: Batch::default(),
+            in_flight: None,
+            held: VecDeque::new(),
+            last_ready: 0,
+            durable_ready: 0,
+            vote_ready: 0,
+            ready_committed: commit.min(restart.applied),
+            installing: None,
+            next_tick: now + Duration::from_nanos(phase),
+        };
+        node.draw_timeout();
+        node
+    }
+
+    // -- what happens to it
+
+    /// Takes at most one tick; missed ones are dropped (rules 11).
+    pub fn maybe_tick(&mut self, now: Instant) {
+        if now < self.next_tick || self.is_loop_blocked() {
+            return;
+        }
+        let missed = now.since(self.next_tick).as_nanos() / self.heartbeat.as_nanos();
+        self.next_tick = self.next_tick + self.heartbeat * (missed as u32 + 1);
+        let raft = &self.raw.raft;
+        let campaigns =
+            raft.election_elapsed + 1 >= raft.randomized_election_timeout() && !self.is_leader();
+        // A candidate that wins at once (the last voter) must have all its log durable (rules 7).
+        if campaigns && raft.raft_log.persisted < raft.raft_log.last_index() {
+            return;
+        }
+        self.raw.tick();
+        self.draw_timeout();
+    }
+
+    /// `None` while a coupled loop waits for its disk: no tick is taken then.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (!self.is_loop_blocked()).then_some(self.next_tick)
+    }
+
+    pub fn step(&mut self, m: Message) {
+        let unsynced = self.raw.raft.raft_log.persisted < self.raw.raft.raft_log.last_index();
+        if m.get_msg_type() == MessageType::MsgTimeoutNow && unsynced {
+            return; // as in maybe_tick; the transfer times out on the other side
+        }
+        if m.get_msg_type() == MessageType::MsgAppend
+            && self.unsynced_bytes() > limits::UNSYNCED_BYTES_MAX
+        {
+            return; // the leader sends it again
+        }
+        // Errors say that the message was of no use: a peer not in the configuration, no leader.
+        let _ = self.raw.step(m);
+        self.draw_timeout();
+    }
+
+    /// Appends to the log of a leader. False when it was not taken: a transfer is under way.
+    pub fn propose(&mut self, entry_type: EntryType, data: Bytes) -> bool {
+        assert!(self.is_leader(), "a non-leader forwards requests itself, raft-rs never does");
+        let mut entry = Entry::default();
+        entry.set_entry_type(entry_type);
+        entry.data = data;
+        let mut m = Message::default();
+        m.set_msg_type(MessageType::MsgPropose);
+        m.from = self.id;
+        m.set_entries(vec![entry].into());
+        self.raw.step(m).is_ok()
+    }
+
+    pub fn read_index(&mut self, context: Vec<u8>) {
+        self.raw.read_index(context);
+    }
+
+    pub fn transfer_leader(&mut self, to: MemberId) {
+        self.raw.transfer_leader(to.0);
+    }
+
+    pub fn report_unreachable(&mut self, peer: MemberId) {
+        self.raw.report_unreachable(peer.0);
+    }
+
+    pub fn report_snapshot(&mut self, peer: MemberId, ok: bool) {
+        self.store().withdraw_snapshot(peer.0);
+        let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(peer.0, status);
+    }
+
+    /// Everything up to `ticket` on the log lane is durable.
+    pub fn on_synced(&mut self, ticket: Ticket) {
+        if let Some(done) = self.in_flight.take_if(|f| f.ticket <= ticket) {
+            self.persisted(done.ready);
+        }
+    }
+
+    /// The received snapshot is the store now, its WAL record durable.
+    pub fn on_installed(&mut self) {
+        let ready = self.installing.take().expect("a snapshot was being installed");
+        self.persisted(ready);
+    }
+
+    /// Entries up to `index` are applied; raft-rs hears of those that are locally durable.
+    pub fn on_applied(&mut self, index: u64) {
+        let log = &self.raw.raft.raft_log;
+        let to = index.min(log.persisted).min(log.committed);
+        if to > log.applied {
+            self.raw.advance_apply_to(to);
+        }
+    }
+
+    pub fn apply_conf_change(&mut self, change: &raft::eraftpb::ConfChangeV2) -> ConfState {
+        self.raw.apply_conf_change(change).expect("validated before it was proposed")
+    }
+
+    // -- the pump
+
+    /// Takes every `Ready` there is, hands messages out or holds them, writes the WAL.
+    pub fn pump(&mut self, now: Instant, out: &mut RaftOutput) {
+        loop {
+            if self.in_flight.is_none() && !self.batch.must_sync && self.installing.is_none() {
+                self.persisted(self.last_ready);
+            }
+            self.release_held(out);
+            if self.is_loop_blocked() || self.installing.is_some() || !self.raw.has_ready() {
+                break;
+            }
+            self.take_ready(out);
+            if self.profile == Profile::Coupled && self.batch.must_sync {
+                self.write_batch(now);
+            }
+        }
+        self.write_batch(now);
+    }
+
+    fn take_ready(&mut self, out: &mut RaftOutput) {
+        let mut ready = self.raw.ready();
+        self.last_ready = ready.number();
+        if let Some(hs) = ready.hs() {
+            if ready.must_sync() {
+                self.vote_ready = ready.number();
+            }
+            self.batch.hard_state = Some(hs.clone());
+        }
+        out.read_states.append(&mut ready.take_read_states());
+        for m in ready.take_messages() {
+            send(m, out);
+        }
+        let waiting = ready.take_persisted_messages();
+        if !waiting.is_empty() {
+            self.hold(ready.number(), waiting, out);
+        }
+        if let Some(last) = ready.committed_entries().last() {
+            self.ready_committed = last.index;
+        }
+        if !ready.snapshot().is_empty() {
+            let meta = ready.snapshot().get_metadata();
+            self.raw.mut_store().reset_to_snapshot(meta.index, meta.term);
+            self.ready_committed = meta.index;
+            self.installing = Some(ready.number());
+            out.install = Some(ready.snapshot().clone());
+        }
+        let entries = ready.take_entries();
+        self.raw.mut_store().append(&entries);
+        self.batch.bytes += entries.iter().map(|e| e.data.len() + 32).sum::<usize>();
+        self.batch.must_sync |= ready.must_sync();
+        if self.batch.entries.is_empty() {
+            self.batch.entries = entries;
+        } else {
+            self.batch.entries.extend(entries);
+        }
+        self.raw.advance_append_async(ready);
+    }
+
+    /// Messages of a non-leader wait for the sync, but for those that promise nothing about the log
+    /// (rules 4): else two slow follower disks would depose a healthy leader.
+    fn hold(&mut self, ready: u64, messages: Vec<Message>, out: &mut RaftOutput) {
+        let free = self.profile == Profile::Decoupled && self.vote_ready <= self.durable_ready;
+        let mut held = Vec::new();
+        for m in messages {
+            let promises_nothing = matches!(
+                m.get_msg_type(),
+                MessageType::MsgHeartbeatResponse | MessageType::MsgReadIndex
+            );
+            if free && promises_nothing { send(m, out) } else { held.push(m) }
+        }
+        if !held.is_empty() {
+            self.held.push_back((ready, held));
+        }
+    }
+
+    fn release_held(&mut self, out: &mut RaftOutput) {
+        while self.held.front().is_some_and(|(ready, _)| *ready <= self.durable_ready) {
+            let (_, messages) = self.held.pop_front().expect("looked at above");
+            messages.into_iter().for_each(|m| send(m, out));
+        }
+    }
+
+    fn persisted(&mut self, ready: u64) {
+        if ready > self.durable_ready {
+            self.durable_ready = ready;
+            self.raw.on_persist_ready(ready);
+        }
+    }
+
+    /// One write and one sync for everything gathered, when none is in flight.
+    fn write_batch(&mut self, now: Instant) {
+        // A snapshot's hard state goes into the WAL behind its snapshot record: `write_snapshot`.
+        if !self.batch.must_sync || self.in_flight.is_some() || self.installing.is_some() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        self.wal.append(&batch.entries, batch.hard_state.as_ref(), &mut self.lane);
+        self.wal.sync(&mut self.lane);
+        self.in_flight = Some(InFlight {
+            ready: self.last_ready,
+            ticket: self.lane.last(),
+            since: now,
+            bytes: batch.bytes,
+        });
+    }
+
+    /// During an install: the snapshot record and the hard state, synced. Returns the ticket to wait for.
+    pub fn write_snapshot(&mut self, snapshot: &crate::pb::walpb::Snapshot) -> Ticket {
+        assert!(self.in_flight.is_none(), "an install waits for the sync in flight");
+        let batch = std::mem::take(&mut self.batch);
+        self.wal.append_snapshot(snapshot, &mut self.lane);
+        self.wal.append(&batch.entries, batch.hard_state.as_ref(), &mut self.lane);
+        self.wal.sync(&mut self.lane);
+        self.lane.last()
+    }
+
+    /// A snap file for `index` is durable: note it in the WAL and let go of what lies before.
+    pub fn on_snapshot_saved(
+        &mut self,
+        snapshot: &crate::pb::walpb::Snapshot,
+        keep_from: u64,
+        discard_to: u64,
+    ) {
+        self.wal.append_snapshot(snapshot, &mut self.lane);
+        self.wal.sync(&mut self.lane);
+        self.wal.release_to(keep_from, &mut self.lane);
+        let log = &self.raw.raft.raft_log;
+        let to = discard_to.min(log.applied);
+        if to >= log.store.first() {
+            self.raw.mut_store().discard_prefix(to);
+        }
+    }
+
+    /// Coupled: the one loop waits for the WAL sync in flight (rules 1).
+    pub fn is_loop_blocked(&self) -> bool {
+        self.profile == Profile::Coupled && self.in_flight.is_some()
+    }
+
+    pub fn is_installing(&self) -> bool {
+        self.installing.is_some()
+    }
+
+    pub fn has_sync_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    pub fn is_wal_idle(&self) -> bool {
+        self.in_flight.is_none() && !self.batch.must_sync
+    }
+
+    /// How long the sync in flight has been under way.
+    pub fn stalled_for(&self, now: Instant) -> Duration {
+        self.in_flight.as_ref().map_or(Duration::ZERO, |f| now.since(f.since))
+    }
+
+    /// When the sync in flight will have taken `d`.
+    pub fn stall_deadline(&self, d: Duration) -> Option<Instant> {
+        self.in_flight.as_ref().map(|f| f.since + d)
+    }
+
+    pub fn unsynced_bytes(&self) -> usize {
+        self.batch.bytes + self.in_flight.as_ref().map_or(0, |f| f.bytes)
+    }
+
+    // -- what it knows
+
+    /// How far entries may be applied: committed is durable on a quorum, wherever this member's own
+    /// disk is (design §4). Coupled: what the `Ready`s allowed, as in etcd.
+    pub fn apply_limit(&self) -> u64 {
+        if self.installing.is_some() {
+            return 0;
+        }
+        match self.profile {
+            Profile::Coupled => self.ready_committed,
+            Profile::Decoupled => self.commit_index().min(self.store().last()),
+        }
+    }
+
+    pub fn entry(&self, index: u64) -> Option<&Entry> {
+        self.store().entry(index)
+    }
+
+    /// Term of an entry still in memory, or of the one just before the first.
+    pub fn term_at(&self, index: u64) -> Option<u64> {
+        raft::Storage::term(self.store(), index).ok()
+    }
+
+    pub fn store(&self) -> &LogStorage {
+        self.raw.store()
+    }
+
+    pub fn term(&self) -> u64 {
+        self.raw.raft.term
+    }
+
+    pub fn commit_index(&self) -> u64 {
+        self.raw.raft.raft_log.committed
+    }
+
+    pub fn last_index(&self) -> u64 {
+        self.raw.raft.raft_log.last_index()
+    }
+
+    pub fn persisted_index(&self) -> u64 {
+        self.raw.raft.raft_log.persisted
+    }
+
+    pub fn leader(&self) -> Option<MemberId> {
+        let id = self.raw.raft.leader_id;
+        (id != raft::INVALID_ID).then_some(MemberId(id))
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    pub fn role(&self) -> Role {
+        match self.raw.raft.state {
+            StateRole::Follower => Role::Follower,
+            StateRole::PreCandidate => Role::PreCandidate,
+            StateRole::Candidate => Role::Candidate,
+            StateRole::Leader => Role::Leader,
+        }
+    }
+
+    pub fn is_transferring(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    pub fn is_voter(&self, id: MemberId) -> bool {
+        self.raw.raft.prs().conf().voters().contains(id.0)
+    }
+
+    pub fn conf_state(&self) -> ConfState {
+        self.raw.raft.prs().conf().to_conf_state()
+    }
+
+    /// The voter to hand leadership to: recently heard of, furthest in the log, smallest id.
+    pub fn best_transferee(&self) -> Option<MemberId> {
+        let prs = self.raw.raft.prs();
+        prs.iter()
+            .filter(|(id, p)| {
+                **id != self.id && prs.conf().voters().contains(**id) && p.recent_active
+            })
+            .max_by_key(|(id, p)| (p.matched, std::cmp::Reverse(**id)))
+            .map(|(id, _)| MemberId(*id))
+    }
+
+    pub fn wal_bytes(&self) -> u64 {
+        self.wal.bytes_appended()
+    }
+
+    pub fn take_log_lines(&mut self, into: &mut Vec<LogLine>) {
+        self.lines.take(into);
+    }
+
+    /// Overrides raft-rs' draw from the operating system's randomness: a function of seed, member
+    /// and term alone, set again after every call that may have drawn (design §4).
+    fn draw_timeout(&mut self) {
+        let lo = self.raw.raft.election_timeout() as u64;
+        let draw = mix(self.seed ^ mix(self.id ^ mix(self.raw.raft.term)));
+        self.raw.raft.set_randomized_election_timeout((lo + draw % lo) as usize);
+    }
+}
+
+fn send(m: Message, out: &mut RaftOutput) {
+    if m.get_msg_type() == MessageType::MsgSnapshot {
+        out.snapshots.push(m);
+    } else {
+        out.messages.push((MemberId(m.to), message_to_pb(m)));
+    }
+}

@@ -1,0 +1,243 @@
+//! Opening a data directory, in steps, so that a crash in the middle of it can be simulated.
+//!
+//! ```text
+//! no log ──► create it ──────────────┐
+//! log ──► read, cut a torn tail ──► finish an install cut short ──► open the store ──► Member
+//! ```
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+use crate::config::Config;
+use crate::error::OpenError;
+use crate::event::{DiskAction, DiskOp, LaneQueue, SharedFiles};
+use crate::member::{Member, Parts};
+use crate::mvcc::{DB_PATH, Store, StoreOptions};
+use crate::pb::raftpb;
+use crate::raft::{RaftNode, Restart, conf_state_from_pb};
+use crate::snapshot::{RECEIVING_PATH, received_path};
+use crate::time::Instant;
+use crate::wal::{Recovered, SNAP_DIR, Wal, WalMetadata, WalRecovery, WalStep};
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum RecoveryStep {
+    /// Perform these, all of them, in order, then call `step` again.
+    Perform(Vec<DiskOp>),
+    /// The last step read this many bytes. Call `step` again.
+    Read {
+        bytes: u64,
+    },
+    Ready(Box<Member>),
+}
+
+#[derive(Debug)]
+pub struct Recovery {
+    config: Config,
+    files: SharedFiles,
+    seed: u64,
+    lane: LaneQueue,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Start,
+    Wal(Box<WalRecovery>),
+    /// The log is there; the store is not open yet.
+    Log(Box<Recovered>),
+    Done,
+}
+
+impl Recovery {
+    /// `seed` is the root of the member's random streams; a real driver draws a new one each time.
+    pub fn new(config: Config, files: SharedFiles, seed: u64) -> Result<Self, OpenError> {
+        let voters = config.initial_cluster.iter().filter(|m| m.id == config.id).count();
+        if voters != 1 && !config.join {
+            let id = config.id;
+            return Err(OpenError::Config(format!("member {id} is not in the initial cluster")));
+        }
+        Ok(Self { config, files, seed, lane: LaneQueue::new(), stage: Stage::Start })
+    }
+
+    pub fn step(&mut self, now: Instant) -> Result<RecoveryStep, OpenError> {
+        match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Start => self.start(),
+            Stage::Wal(recovery) => self.read_wal(recovery),
+            Stage::Log(recovered) => self.open_store(*recovered, now),
+            Stage::Done => panic!("recovery is over: it gave a member or an error"),
+        }
+    }
+
+    fn start(&mut self) -> Result<RecoveryStep, OpenError> {
+        let segment = self.config.wal_segment_bytes;
+        if let Some(recovery) = WalRecovery::new(self.files.clone(), segment)? {
+            self.stage = Stage::Wal(Box::new(recovery));
+            return Ok(RecoveryStep::Read { bytes: 0 });
+        }
+        let metadata = self.metadata();
+        let wal = Wal::create(metadata, segment, &mut self.lane);
+        self.lane.push(DiskAction::CreateDir { path: SNAP_DIR.to_owned() });
+        self.stage = Stage::Log(Box::new(Recovered {
+            metadata,
+            hard_state: Default::default(),
+            entries: Vec::new(),
+            snapshot: None,
+            wal,
+            torn_bytes: 0,
+        }));
+        Ok(self.perform())
+    }
+
+    fn metadata(&self) -> WalMetadata {
+        WalMetadata { node_id: self.config.id.0, cluster_id: self.config.cluster_id }
+    }
+
+    fn perform(&mut self) -> RecoveryStep {
+        RecoveryStep::Perform(std::mem::take(&mut self.lane.ops))
+    }
+
+    fn read_wal(&mut self, mut recovery: Box<WalRecovery>) -> Result<RecoveryStep, OpenError> {
+        match recovery.step(&mut self.lane)? {
+            WalStep::Read(bytes) => {
+                self.stage = Stage::Wal(recovery);
+                Ok(RecoveryStep::Read { bytes })
+            }
+            WalStep::Perform(ops) => {
+                self.stage = Stage::Wal(recovery);
+                Ok(RecoveryStep::Perform(ops))
+            }
+            WalStep::Done(recovered) => {
+                self.check_owner(recovered.metadata)?;
+                self.finish_install(recovered.snapshot.as_ref())?;
+                self.stage = Stage::Log(recovered);
+                Ok(self.perform())
+            }
+        }
+    }
+
+    fn check_owner(&self, found: WalMetadata) -> Result<(), OpenError> {
+        let expected = self.metadata();
+        if found == expected {
+            return Ok(());
+        }
+        Err(OpenError::OtherCluster {
+            found: found.cluster_id,
+            found_member: found.node_id,
+            expected: expected.cluster_id,
+            expected_member: expected.node_id,
+        })
+    }
+
+    /// The WAL says that a snapshot was installed: its file may still have its own name.
+    fn finish_install(
+        &mut self,
+        snapshot: Option<&raftpb::SnapshotMetadata>,
+    ) -> Result<(), OpenError> {
+        let io = |path: &str, e: std::io::Error| OpenError::Io {
+            path: path.to_owned(),
+            error: e.to_string(),
+        };
+        let sync = DiskAction::SyncDir { path: SNAP_DIR.to_owned() };
+        if let Some(snapshot) = snapshot {
+            let from = received_path(snapshot.index);
+            if self.files.len(&from).map_err(|e| io(&from, e))?.is_some() {
+                self.lane.push(DiskAction::Rename { from, to: DB_PATH.to_owned() });
+                self.lane.push(sync.clone());
+            }
+        }
+        // What a crash left of a transfer or of an install that was not in the WAL yet.
+        let names = self.files.list(SNAP_DIR).map_err(|e| io(SNAP_DIR, e))?;
+        let kept = snapshot.map(|s| received_path(s.index));
+        for name in names {
+            let path = format!("{SNAP_DIR}/{name}");
+            let stale = name.ends_with(".snap.db") && Some(&path) != kept.as_ref();
+            if stale || name.ends_with(".snap.tmp") || path == RECEIVING_PATH {
+                self.lane.push(DiskAction::Remove { path });
+            }
+        }
+        Ok(())
+    }
+
+    fn open_store(&mut self, log: Recovered, now: Instant) -> Result<RecoveryStep, OpenError> {
+        let options = StoreOptions {
+            batch_interval: self.config.backend_batch_interval,
+            batch_ops: self.config.backend_batch_ops,
+            sync_interval: self.config.backend_sync_interval,
+        };
+        let mut store = Store::open(self.files.clone(), DB_PATH, options)?;
+        let applied = store.consistent().index;
+        let offset = log.snapshot.as_ref().map_or((0, 0), |s| (s.index, s.term));
+        let last_index = log.entries.last().map_or(offset.0, |e| e.index);
+        if applied > last_index {
+            return Err(OpenError::BackendAhead { consistent_index: applied, last_index });
+        }
+        if applied < offset.0 {
+            let what = format!(
+                "the backend ends at index {applied}, the WAL begins after snapshot {}",
+                offset.0
+            );
+            return Err(OpenError::FileDamaged { path: DB_PATH.to_owned(), what });
+        }
+        let mut hard_state = log.hard_state;
+        hard_state.commit = hard_state.commit.max(offset.0).max(applied).min(last_index);
+        // Entries are written before the hard state of their batch: a crash between leaves a term
+        // that nobody was told of.
+        let last_term = log.entries.last().map_or(offset.1, |e| e.term);
+        if last_term > hard_state.term {
+            hard_state.term = last_term;
+            hard_state.vote = 0;
+        }
+        let conf_state = match &store.consistent().conf_state {
+            Some(state) => state.clone(),
+            None => {
+                let state = self.initial_conf_state();
+                store.set_conf_state(state.clone());
+                state
+            }
+        };
+        let restart = Restart {
+            offset,
+            entries: log.entries,
+            hard_state,
+            conf_state: conf_state_from_pb(&conf_state),
+            applied,
+        };
+        let mut lane = std::mem::take(&mut self.lane);
+        lane.ops.clear();
+        // A life of its own for every start, also where the driver's seed is the same.
+        let seed = self.seed ^ crate::raft::mix(now.ns ^ last_index);
+        let node = RaftNode::new(&self.config, self.seed, restart, log.wal, lane, now);
+        let member = Member::new(
+            Parts {
+                config: self.config.clone(),
+                files: self.files.clone(),
+                rng: ChaCha8Rng::seed_from_u64(seed),
+                node,
+                store,
+                snapshot_index: offset.0,
+                snap_files: self.snap_files()?,
+            },
+            now,
+        );
+        Ok(RecoveryStep::Ready(Box::new(member)))
+    }
+
+    fn initial_conf_state(&self) -> raftpb::ConfState {
+        if self.config.join {
+            return raftpb::ConfState::default();
+        }
+        let mut voters: Vec<u64> = self.config.initial_cluster.iter().map(|m| m.id.0).collect();
+        voters.sort_unstable();
+        raftpb::ConfState { voters, ..Default::default() }
+    }
+
+    /// Oldest first: names start with term and index in hex.
+    fn snap_files(&self) -> Result<Vec<String>, OpenError> {
+        let names = self
+            .files
+            .list(SNAP_DIR)
+            .map_err(|e| OpenError::Io { path: SNAP_DIR.to_owned(), error: e.to_string() })?;
+        Ok(names.into_iter().filter(|n| n.ends_with(".snap")).collect())
+    }
+}

@@ -1,0 +1,150 @@
+//! The receiving end: rows go into a temporary file through backend jobs; only when that is
+//! durable does Raft hear of the snapshot.
+
+use crate::event::{DiskAction, Level, MemberId};
+use crate::member::Member;
+use crate::mvcc::SnapshotReceiver;
+use crate::pb::peer::{self, Frame, frame::Body};
+use crate::raft::{conf_state_from_pb, message_from_pb};
+use crate::time::Instant;
+
+use super::RECEIVING_PATH;
+use super::send::{chain_crc, rows_crc};
+
+#[derive(Debug)]
+pub struct Receiving {
+    pub from: MemberId,
+    pub header: peer::SnapshotHeader,
+    receiver: SnapshotReceiver,
+    next: u64,
+    written: u64,
+    crc: u32,
+    finished: bool,
+    pub last_progress: Instant,
+}
+
+impl Member {
+    pub(crate) fn handle_snapshot_header(&mut self, from: MemberId, header: peer::SnapshotHeader) {
+        if self.snapshots.install.is_some() {
+            return self.ack_snapshot(
+                from,
+                header.snapshot_id,
+                "another snapshot is being installed",
+            );
+        }
+        if header.index <= self.applied {
+            // Nothing to install; Raft on the other side goes on from our next answer.
+            return self.ack_done(from, header.snapshot_id);
+        }
+        self.drop_receiving("replaced by a newer snapshot");
+        let receiver = match SnapshotReceiver::create(self.files.clone(), RECEIVING_PATH) {
+            Ok(receiver) => receiver,
+            Err(halt) => {
+                self.halt = Some(halt);
+                return;
+            }
+        };
+        let fields = vec![("from", from.to_string()), ("snapshot-index", header.index.to_string())];
+        self.log(Level::Info, "receiving database snapshot", fields);
+        self.snapshots.receiving = Some(Receiving {
+            from,
+            header,
+            receiver,
+            next: 0,
+            written: 0,
+            crc: 0,
+            finished: false,
+            last_progress: self.now,
+        });
+    }
+
+    fn receiving_of(&mut self, from: MemberId, id: u64) -> Option<&mut Receiving> {
+        self.snapshots
+            .receiving
+            .as_mut()
+            .filter(|r| r.from == from && r.header.snapshot_id == id && !r.finished)
+    }
+
+    pub(crate) fn handle_snapshot_chunk(&mut self, from: MemberId, chunk: peer::SnapshotChunk) {
+        let now = self.now;
+        let Some(r) = self.receiving_of(from, chunk.snapshot_id) else { return };
+        if chunk.sequence != r.next || rows_crc(&chunk.rows) != chunk.crc {
+            return self.drop_receiving("a chunk was out of order or damaged");
+        }
+        r.next += 1;
+        r.crc = chain_crc(r.crc, chunk.crc);
+        r.last_progress = now;
+        let job = r.receiver.write_rows(chunk.rows);
+        self.push_job(job);
+    }
+
+    pub(crate) fn handle_snapshot_end(&mut self, from: MemberId, end: peer::SnapshotEnd) {
+        let Some(r) = self.receiving_of(from, end.snapshot_id) else { return };
+        if end.chunks != r.next || end.hash != r.crc {
+            return self.drop_receiving("the hash over all chunks does not match");
+        }
+        r.finished = true;
+        let job = r.receiver.finish();
+        self.push_job(job);
+    }
+
+    pub(crate) fn on_received_chunk(&mut self) {
+        let Some(r) = &mut self.snapshots.receiving else { return };
+        r.written += 1;
+        let ack = peer::SnapshotAck {
+            snapshot_id: r.header.snapshot_id,
+            received: r.written,
+            ..Default::default()
+        };
+        let to = r.from;
+        self.frames.push((to, Frame { body: Some(Body::SnapshotAck(ack)) }));
+    }
+
+    /// The temporary file is durable: now Raft may take the snapshot.
+    pub(crate) fn on_received_all(&mut self) {
+        let Some(r) = self.snapshots.receiving.take_if(|r| r.finished) else { return };
+        let header = r.header;
+        let conf_state = header.conf_state.unwrap_or_default();
+        let message = header.message.and_then(message_from_pb);
+        let Some(mut message) = message.filter(|m| m.from == r.from.0) else {
+            return self.ack_snapshot(r.from, header.snapshot_id, "malformed header");
+        };
+        let meta = message.mut_snapshot().mut_metadata();
+        meta.index = header.index;
+        meta.term = header.term;
+        meta.set_conf_state(conf_state_from_pb(&crate::pb::raftpb::ConfState {
+            voters: conf_state.voters,
+            learners: conf_state.learners,
+            ..Default::default()
+        }));
+        self.snapshots.install =
+            Some(super::install::Install::offered(r.from, header.snapshot_id, header.index));
+        self.node.step(message);
+    }
+
+    pub(crate) fn ack_done(&mut self, to: MemberId, snapshot_id: u64) {
+        let ack = peer::SnapshotAck { snapshot_id, done: true, ..Default::default() };
+        self.frames.push((to, Frame { body: Some(Body::SnapshotAck(ack)) }));
+    }
+
+    fn ack_snapshot(&mut self, to: MemberId, snapshot_id: u64, error: &str) {
+        let error = error.to_owned();
+        let ack = peer::SnapshotAck { snapshot_id, error, ..Default::default() };
+        self.frames.push((to, Frame { body: Some(Body::SnapshotAck(ack)) }));
+    }
+
+    fn drop_receiving(&mut self, why: &str) {
+        let Some(r) = self.snapshots.receiving.take() else { return };
+        self.ack_snapshot(r.from, r.header.snapshot_id, why);
+        self.snapshot_lane.push(DiskAction::Remove { path: RECEIVING_PATH.to_owned() });
+        let fields = vec![("from", r.from.to_string()), ("error", why.to_owned())];
+        self.log(Level::Warn, "failed to receive database snapshot", fields);
+    }
+
+    pub(crate) fn expire_receiving(&mut self, old: Instant) {
+        if self.snapshots.receiving.as_ref().is_some_and(|r| !r.finished && r.last_progress <= old)
+        {
+            self.drop_receiving("no progress for 30 s");
+        }
+    }
+}

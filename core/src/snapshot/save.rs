@@ -1,0 +1,83 @@
+//! Noting in the log that the backend holds everything up to an index: snap file durable, then the
+//! WAL's snapshot record, then old segments and entries may go (rules 16).
+
+use crate::event::{DiskAction, Ticket};
+use crate::limits;
+use crate::member::Member;
+use crate::pb::{raftpb, walpb};
+use crate::wal::{SNAP_DIR, encode_snap};
+
+#[derive(Debug)]
+pub struct Saving {
+    ticket: Ticket,
+    name: String,
+    metadata: raftpb::SnapshotMetadata,
+}
+
+/// Snap files kept: the WAL may still name the one before the newest as its last durable record.
+const SNAP_FILES_KEPT: usize = 2;
+
+impl Member {
+    /// The backend has made everything up to `durable` safe.
+    pub(crate) fn maybe_save_snapshot(&mut self, durable: u64) {
+        let s = &self.snapshots;
+        let due = durable >= s.saved_index + self.config.snapshot_count
+            || self.node.store().bytes() > limits::LOG_BYTES_MAX;
+        if !due || durable <= s.saved_index || s.saving.is_some() || self.node.is_installing() {
+            return;
+        }
+        // The configuration at `durable` is the present one only if none came after it.
+        if s.last_conf_index > durable {
+            return;
+        }
+        let Some(term) = self.node.term_at(durable) else { return };
+        let Some(conf_state) = self.store.consistent().conf_state.clone() else { return };
+        let metadata = raftpb::SnapshotMetadata { conf_state, index: durable, term };
+        let (name, ticket) = self.write_snap_file(&metadata);
+        self.snapshots.saving = Some(Saving { ticket, name, metadata });
+    }
+
+    /// Temporary name, sync, rename, directory sync.
+    pub(crate) fn write_snap_file(
+        &mut self,
+        metadata: &raftpb::SnapshotMetadata,
+    ) -> (String, Ticket) {
+        let (name, data) = encode_snap(metadata);
+        let path = format!("{SNAP_DIR}/{name}");
+        let tmp = format!("{path}.tmp");
+        let lane = &mut self.snapshot_lane;
+        lane.push(DiskAction::Create { path: tmp.clone() });
+        lane.push(DiskAction::WriteAt { path: tmp.clone(), offset: 0, data });
+        lane.push(DiskAction::SyncData { path: tmp.clone() });
+        lane.push(DiskAction::Rename { from: tmp, to: path });
+        let ticket = lane.push(DiskAction::SyncDir { path: SNAP_DIR.to_owned() });
+        (name, ticket)
+    }
+
+    pub(crate) fn on_snapshot_lane_synced(&mut self, up_to: Ticket) {
+        self.on_install_synced(up_to);
+        let Some(done) = self.snapshots.saving.take_if(|s| s.ticket <= up_to) else { return };
+        let raftpb::SnapshotMetadata { index, term, conf_state } = done.metadata;
+        if index <= self.snapshots.saved_index {
+            return; // an install overtook it
+        }
+        let record = walpb::Snapshot { index, term, conf_state: Some(conf_state) };
+        let keep = self.config.snapshot_catchup_entries;
+        let over = self.node.store().bytes() > limits::LOG_BYTES_MAX;
+        let discard_to = if over { index } else { index.saturating_sub(keep) };
+        self.node.on_snapshot_saved(&record, index, discard_to);
+        self.note_snap_file(index, done.name);
+        let fields = vec![("snapshot-index", index.to_string())];
+        self.log(crate::event::Level::Info, "saved snapshot to disk", fields);
+    }
+
+    pub(crate) fn note_snap_file(&mut self, index: u64, name: String) {
+        self.snapshots.saved_index = index;
+        let files = &mut self.snapshots.snap_files;
+        files.push(name);
+        while files.len() > SNAP_FILES_KEPT {
+            let path = format!("{SNAP_DIR}/{}", files.remove(0));
+            self.snapshot_lane.push(DiskAction::Remove { path });
+        }
+    }
+}
