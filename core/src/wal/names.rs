@@ -10,8 +10,8 @@
 pub(super) struct SegmentName {
     /// Counts segments from 0, without gaps.
     pub seq: u64,
-    /// Index that the next new entry had when the segment was begun; every entry of earlier
-    /// segments that still counts is below it, or rewritten in this segment or later.
+    /// Index after the last entry before this segment. Invariant: every entry that counts and lies
+    /// in an earlier segment is below it. It may go back when a suffix of the log was replaced.
     pub first_index: u64,
 }
 
