@@ -1,10 +1,16 @@
 //! The simulated world.
 
+pub mod clock;
 pub mod config;
+pub mod cpu;
+pub mod disk;
 pub mod duration;
 pub mod fault;
 pub mod handle;
 pub mod history;
+pub mod kernel;
+pub mod rng;
+pub mod trace;
 
 use std::future::Future;
 

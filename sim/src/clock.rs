@@ -1,0 +1,93 @@
+//! The clock of one node: what it reads is true time, shifted and drifting.
+//!
+//! Members live on their own clock; the kernel lives on true time. Integers only.
+
+use std::time::Duration;
+
+use detkv_core::Instant;
+use serde::{Deserialize, Serialize};
+
+/// How a node's clock differs from true time.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockModel {
+    /// What the clock reads at true time zero.
+    #[serde(with = "crate::duration")]
+    pub offset: Duration,
+    /// Parts per million that it runs fast (or slow, if negative).
+    pub drift_ppm: i32,
+}
+
+const MILLION: i128 = 1_000_000;
+
+/// A running clock. Invariant: it never goes back, except by [`NodeClock::step`].
+#[derive(Clone, Copy, Debug)]
+pub struct NodeClock {
+    /// At true time `base_true` the clock read `base_local`.
+    base_true: i128,
+    base_local: i128,
+    drift_ppm: i128,
+}
+
+impl NodeClock {
+    pub fn new(model: ClockModel) -> Self {
+        assert!(model.drift_ppm > -1_000_000, "a clock runs forward");
+        Self {
+            base_true: 0,
+            base_local: model.offset.as_nanos() as i128,
+            drift_ppm: i128::from(model.drift_ppm),
+        }
+    }
+
+    /// What the clock reads at a true time.
+    pub fn local(&self, at: Instant) -> Instant {
+        let elapsed = i128::from(at.ns) - self.base_true;
+        let local = self.base_local + elapsed * (MILLION + self.drift_ppm) / MILLION;
+        Instant { ns: u64::try_from(local.max(0)).unwrap_or(u64::MAX) }
+    }
+
+    /// The first true time at which the clock reads `local` or later.
+    pub fn true_time(&self, local: Instant) -> Instant {
+        let elapsed = (i128::from(local.ns) - self.base_local) * MILLION;
+        let rate = MILLION + self.drift_ppm;
+        let at =
+            self.base_true + elapsed.div_euclid(rate) + i128::from(elapsed.rem_euclid(rate) > 0);
+        Instant { ns: u64::try_from(at.max(0)).unwrap_or(u64::MAX) }
+    }
+
+    /// Moves the clock at true time `at` by `delta_ns`; the drift goes on.
+    pub fn step(&mut self, at: Instant, delta_ns: i64) {
+        let local = i128::from(self.local(at).ns) + i128::from(delta_ns);
+        (self.base_true, self.base_local) = (i128::from(at.ns), local.max(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ns: u64) -> Instant {
+        Instant { ns }
+    }
+
+    #[test]
+    fn a_deadline_is_reached_exactly_when_the_clock_reads_it() {
+        for drift_ppm in [-500, -1, 0, 1, 333, 100_000] {
+            let clock = NodeClock::new(ClockModel { offset: Duration::from_secs(5), drift_ppm });
+            for local in [5_000_000_000, 5_000_000_001, 9_123_456_789, 86_400_000_000_000] {
+                let due = clock.true_time(at(local));
+                assert!(clock.local(due) >= at(local));
+                assert!(due.ns == 0 || clock.local(at(due.ns - 1)) < at(local));
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_moves_the_reading_and_nothing_else() {
+        let mut clock = NodeClock::new(ClockModel { offset: Duration::ZERO, drift_ppm: 100 });
+        let before = clock.local(at(1_000_000_000));
+        clock.step(at(1_000_000_000), -200_000_000);
+        assert_eq!(clock.local(at(1_000_000_000)).ns, before.ns - 200_000_000);
+        assert_eq!(clock.local(at(2_000_000_000)).ns, before.ns - 200_000_000 + 1_000_100_000);
+    }
+}

@@ -1,0 +1,141 @@
+//! What work costs on a node's CPU, so that overload and queueing exist.
+//!
+//! The member is one thread: it is busy for the sum of a burst's costs, and what arrives meanwhile
+//! waits in its inbox. Reads and watch framing run on other cores: `readers` of them.
+//! The default figures are guesses of the right size; the real bench calibrates them.
+
+use detkv_core::Input;
+use detkv_core::event::Outputs;
+use detkv_core::pb::peer::frame::Body;
+use serde::{Deserialize, Serialize};
+
+/// Costs in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CpuModel {
+    /// Every burst: waking up, `poll`.
+    pub burst_ns: u64,
+    /// Taking one frame of a peer.
+    pub frame_in_ns: u64,
+    /// Each entry in a frame.
+    pub entry_ns: u64,
+    /// Taking one client request.
+    pub request_ns: u64,
+    /// Any other input.
+    pub input_ns: u64,
+    /// Applying one entry.
+    pub apply_ns: u64,
+    /// Sending one frame.
+    pub frame_out_ns: u64,
+    /// One disk action or reply.
+    pub output_ns: u64,
+    /// One message on a watch stream.
+    pub watch_ns: u64,
+    /// Serving a read, plus `read_row_ns` per row, on a reader core.
+    pub read_ns: u64,
+    pub read_row_ns: u64,
+    /// Writing one row of a backend job, on the backend's thread.
+    pub backend_row_ns: u64,
+    /// Cores that serve reads.
+    pub readers: u32,
+}
+
+impl Default for CpuModel {
+    fn default() -> Self {
+        Self {
+            burst_ns: 2_000,
+            frame_in_ns: 1_500,
+            entry_ns: 300,
+            request_ns: 3_000,
+            input_ns: 300,
+            apply_ns: 2_000,
+            frame_out_ns: 1_500,
+            output_ns: 1_000,
+            watch_ns: 1_000,
+            read_ns: 3_000,
+            read_row_ns: 200,
+            backend_row_ns: 2_000,
+            readers: 1,
+        }
+    }
+}
+
+impl CpuModel {
+    /// Work is free: only disks and links take time.
+    pub fn free() -> Self {
+        Self {
+            burst_ns: 0,
+            frame_in_ns: 0,
+            entry_ns: 0,
+            request_ns: 0,
+            input_ns: 0,
+            apply_ns: 0,
+            frame_out_ns: 0,
+            output_ns: 0,
+            watch_ns: 0,
+            read_ns: 0,
+            read_row_ns: 0,
+            backend_row_ns: 0,
+            readers: 1,
+        }
+    }
+
+    pub fn input(&self, input: &Input) -> u64 {
+        match input {
+            Input::Peer { frame, .. } => {
+                let entries = match &frame.body {
+                    Some(Body::Raft(message)) => message.entries.len() as u64,
+                    _ => 0,
+                };
+                self.frame_in_ns + entries * self.entry_ns
+            }
+            Input::Request { .. } | Input::StreamRequest { .. } => self.request_ns,
+            _ => self.input_ns,
+        }
+    }
+
+    /// Cost of a burst's outputs; `applied` entries were applied in it.
+    pub fn outputs(&self, out: &Outputs, applied: u64) -> u64 {
+        let frames = out.messages.len() + out.snapshot_frames.len();
+        let actions = out.log.len() + out.snapshot.len() + out.replies.len() + out.jobs.len();
+        self.burst_ns
+            + applied * self.apply_ns
+            + frames as u64 * self.frame_out_ns
+            + actions as u64 * self.output_ns
+            + out.watch.len() as u64 * self.watch_ns
+    }
+}
+
+/// The cores that serve reads: each read takes the first one that is free.
+#[derive(Debug)]
+pub struct Readers {
+    /// True time at which each core is free.
+    free_at: Vec<u64>,
+}
+
+impl Readers {
+    pub fn new(cores: u32) -> Self {
+        Self { free_at: vec![0; cores.max(1) as usize] }
+    }
+
+    /// Occupies a core for `cost_ns`, from `now_ns` or when one is free; returns when it is done.
+    pub fn run(&mut self, now_ns: u64, cost_ns: u64) -> u64 {
+        let core = self.free_at.iter_mut().min().expect("there is at least one core");
+        *core = (*core).max(now_ns) + cost_ns;
+        *core
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_queue_for_cores() {
+        let mut readers = Readers::new(2);
+        assert_eq!(readers.run(100, 10), 110);
+        assert_eq!(readers.run(100, 30), 130);
+        assert_eq!(readers.run(100, 10), 120);
+        assert_eq!(readers.run(200, 10), 210);
+    }
+}

@@ -1,0 +1,186 @@
+//! The disk of one node: a page cache over a device, with everything a crash may take.
+//!
+//! Start at [`SimDisk`]. Operations take effect in memory at once and carry a *stamp*, the true time at
+//! which they happen; a crash at t takes back what is stamped later (rules 14).
+//!
+//! | File | What |
+//! |---|---|
+//! | `sparse` | bytes with holes |
+//! | `file` | un-synced writes of one file: undo, power loss per sector |
+//! | `dir` | un-synced names of one directory |
+//! | `device` | the model: latency of syncs, queue, stalls |
+//! | `backend` | a file as redb's storage |
+//!
+//! What survives what:
+//!
+//! | | kill | power loss |
+//! |---|---|---|
+//! | write, length, covered by a finished sync of the file | yes | yes |
+//! | write, not covered | yes | per 512-byte sector: not, or as after one of the writes to it |
+//! | length, not covered | yes | as after some prefix of the changes |
+//! | name, covered by a finished sync of its directory | yes | yes |
+//! | names, not covered | yes | a prefix of the changes of each directory |
+
+mod backend;
+mod device;
+mod dir;
+mod file;
+mod sparse;
+mod state;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use detkv_core::{DiskAction, Files};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+pub use device::{CrashModel, DiskModel, transfer_ns};
+use state::State;
+
+use crate::rng::Draw;
+
+/// Unit in which a power loss tears writes.
+pub const SECTOR: usize = 512;
+
+/// What a power loss did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct CrashReport {
+    /// Un-synced writes that survived whole.
+    pub kept: u64,
+    pub lost: u64,
+    pub torn: u64,
+    /// Changes of directories that were lost.
+    pub names_lost: u64,
+}
+
+/// What a disk did since the run began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct DiskCounters {
+    pub writes: u64,
+    pub write_bytes: u64,
+    pub syncs: u64,
+    /// Sum over all syncs of the time from issue to completion.
+    pub sync_ns: u64,
+    pub reads: u64,
+    pub read_bytes: u64,
+}
+
+/// Why an operation failed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct DiskError {
+    pub path: String,
+    pub what: &'static str,
+}
+
+/// A node's disk. Clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    // A lock only because redb and `Files` ask for `Send + Sync`; there is one thread.
+    state: Arc<Mutex<State>>,
+}
+
+impl SimDisk {
+    /// An empty disk. `keep_draws`: log every drawn latency.
+    pub fn new(seed: u64, node: u64, model: DiskModel, keep_draws: bool) -> Self {
+        Self { state: Arc::new(Mutex::new(State::new(seed, node, model, keep_draws))) }
+    }
+
+    /// Performs an action that is issued at `at` (not before `now`, the kernel's time).
+    ///
+    /// Returns when it completes.
+    pub fn perform(&self, now: u64, at: u64, action: &DiskAction) -> Result<u64, DiskError> {
+        assert!(at >= now, "an action is issued now or later");
+        self.state.lock().perform(now, at, action)
+    }
+
+    /// Work that goes through [`Files`] begins at `at`: each of its operations takes its time after the one before.
+    pub fn begin(&self, now: u64, at: u64) {
+        self.state.lock().begin(now, at);
+    }
+
+    /// When the work begun last is done.
+    pub fn end(&self) -> u64 {
+        self.state.lock().cursor()
+    }
+
+    /// A new process starts: only what it opens from here on works. The page cache is as it was.
+    pub fn files(&self) -> Arc<dyn Files> {
+        let generation = self.state.lock().generation();
+        Arc::new(ProcessFiles { disk: self.clone(), generation })
+    }
+
+    /// The process ends at `now`.
+    pub fn kill(&self, now: u64) {
+        self.state.lock().kill(now);
+    }
+
+    /// Power is lost at `now`.
+    pub fn power_loss(&self, now: u64) -> CrashReport {
+        self.state.lock().power_loss(now)
+    }
+
+    /// Everything is gone: an empty disk was put in.
+    pub fn wipe(&self, now: u64) {
+        self.state.lock().wipe(now);
+    }
+
+    /// No sync completes between `from` and `until`.
+    pub fn stall(&self, from: u64, until: u64) {
+        self.state.lock().device.stall(from, until);
+    }
+
+    /// Ends all stalls.
+    pub fn heal(&self, now: u64) {
+        self.state.lock().device.heal(now);
+    }
+
+    pub fn counters(&self) -> DiskCounters {
+        self.state.lock().counters
+    }
+
+    /// Bytes of memory that the files take.
+    pub fn allocated(&self) -> u64 {
+        self.state.lock().allocated()
+    }
+
+    /// The drawn latencies since the last call, if they are kept.
+    pub fn take_draws(&self) -> Vec<Draw> {
+        self.state.lock().draws.take_log()
+    }
+}
+
+/// The files as one process sees them; after its end every call fails.
+#[derive(Debug)]
+struct ProcessFiles {
+    disk: SimDisk,
+    generation: u64,
+}
+
+impl ProcessFiles {
+    fn state(&self) -> std::io::Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.disk.state.lock();
+        state.check(self.generation)?;
+        Ok(state)
+    }
+}
+
+impl Files for ProcessFiles {
+    fn list(&self, dir: &str) -> std::io::Result<Vec<String>> {
+        Ok(self.state()?.list(dir))
+    }
+
+    fn len(&self, path: &str) -> std::io::Result<Option<u64>> {
+        Ok(self.state()?.len(path))
+    }
+
+    fn read(&self, path: &str, offset: u64, len: usize) -> std::io::Result<Bytes> {
+        self.state()?.read(path, offset, len)
+    }
+
+    fn backend(&self, path: &str) -> std::io::Result<Box<dyn redb::StorageBackend>> {
+        let inode = self.state()?.open(path)?;
+        Ok(Box::new(backend::Backend::new(self.disk.clone(), self.generation, inode)))
+    }
+}

@@ -1,0 +1,429 @@
+//! All files and directories of one disk, and the operations on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use bytes::Bytes;
+use detkv_core::DiskAction;
+
+use super::device::{Device, DiskModel, transfer_ns};
+use super::dir::{Dir, Inode};
+use super::file::File;
+use super::{CrashReport, DiskCounters, DiskError};
+use crate::rng::{Draws, stream};
+
+const ROOT: Inode = 0;
+
+#[derive(Debug)]
+enum Node {
+    File(File),
+    Dir(Dir),
+}
+
+#[derive(Debug)]
+pub struct State {
+    model: DiskModel,
+    seed: u64,
+    node: u64,
+    nodes: BTreeMap<Inode, Node>,
+    next_inode: Inode,
+    /// Files that redb holds open, with how often.
+    open: BTreeMap<Inode, u32>,
+    pub device: Device,
+    pub draws: Draws,
+    /// Number of the process that may use the files.
+    generation: u64,
+    crashes: u64,
+    /// The kernel's time at the last `begin` or `perform`.
+    now: u64,
+    /// When the work that goes through `Files` has come so far.
+    cursor: u64,
+    pub counters: DiskCounters,
+}
+
+fn failed(path: &str, what: &'static str) -> DiskError {
+    DiskError { path: path.to_owned(), what }
+}
+
+fn components(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty() && *part != ".")
+}
+
+impl State {
+    pub fn new(seed: u64, node: u64, model: DiskModel, keep_draws: bool) -> Self {
+        Self {
+            device: Device::new(model.parallelism),
+            model,
+            seed,
+            node,
+            nodes: BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]),
+            next_inode: ROOT + 1,
+            open: BTreeMap::new(),
+            draws: Draws::new(seed, node, "disk", keep_draws),
+            generation: 1,
+            crashes: 0,
+            now: 0,
+            cursor: 0,
+            counters: DiskCounters::default(),
+        }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Errors: the process that asks has ended.
+    pub fn check(&self, generation: u64) -> io::Result<()> {
+        if generation == self.generation {
+            return Ok(());
+        }
+        Err(io::Error::other("the process that opened this file has ended"))
+    }
+
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    pub fn begin(&mut self, now: u64, at: u64) {
+        (self.now, self.cursor) = (now, at);
+    }
+
+    pub fn allocated(&self) -> u64 {
+        self.nodes.values().map(|n| if let Node::File(f) = n { f.allocated() } else { 0 }).sum()
+    }
+
+    // -- names
+
+    fn dir(&mut self, inode: Inode) -> &mut Dir {
+        match self.nodes.get_mut(&inode) {
+            Some(Node::Dir(dir)) => dir,
+            _ => panic!("inode {inode} is a directory"),
+        }
+    }
+
+    pub fn file(&self, inode: Inode) -> &File {
+        match self.nodes.get(&inode) {
+            Some(Node::File(file)) => file,
+            _ => panic!("inode {inode} is a file"),
+        }
+    }
+
+    fn file_mut(&mut self, inode: Inode) -> &mut File {
+        match self.nodes.get_mut(&inode) {
+            Some(Node::File(file)) => file,
+            _ => panic!("inode {inode} is a file"),
+        }
+    }
+
+    fn lookup(&self, path: &str) -> Option<Inode> {
+        let mut at = ROOT;
+        for part in components(path) {
+            match self.nodes.get(&at) {
+                Some(Node::Dir(dir)) => at = dir.lookup(part)?,
+                _ => return None,
+            }
+        }
+        Some(at)
+    }
+
+    fn lookup_file(&self, path: &str) -> Result<Inode, DiskError> {
+        let inode = self.lookup(path).ok_or_else(|| failed(path, "no such file"))?;
+        match self.nodes.get(&inode) {
+            Some(Node::File(_)) => Ok(inode),
+            _ => Err(failed(path, "is a directory")),
+        }
+    }
+
+    fn lookup_dir(&self, path: &str) -> Result<Inode, DiskError> {
+        let inode = self.lookup(path).ok_or_else(|| failed(path, "no such directory"))?;
+        match self.nodes.get(&inode) {
+            Some(Node::Dir(_)) => Ok(inode),
+            _ => Err(failed(path, "is not a directory")),
+        }
+    }
+
+    /// The directory that holds `path`, and the last part of it.
+    fn parent<'p>(&self, path: &'p str) -> Result<(Inode, &'p str), DiskError> {
+        let path = path.trim_end_matches('/');
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        if name.is_empty() || name == "." {
+            return Err(failed(path, "has no name"));
+        }
+        Ok((self.lookup_dir(dir)?, name))
+    }
+
+    fn add(&mut self, node: Node) -> Inode {
+        let inode = self.next_inode;
+        self.next_inode += 1;
+        self.nodes.insert(inode, node);
+        inode
+    }
+
+    // -- actions
+
+    pub fn perform(&mut self, now: u64, at: u64, action: &DiskAction) -> Result<u64, DiskError> {
+        self.now = now;
+        let mut stamp = at + self.model.call.as_nanos() as u64;
+        match action {
+            DiskAction::CreateDir { path } => self.create_dir(stamp, path)?,
+            DiskAction::Create { path } => {
+                self.create(stamp, path)?;
+            }
+            DiskAction::Allocate { path, len } => {
+                let inode = self.lookup_file(path)?;
+                let len = self.file(inode).len().max(*len);
+                self.file_mut(inode).set_len(stamp, len);
+            }
+            DiskAction::WriteAt { path, offset, data } => {
+                let inode = self.lookup_file(path)?;
+                stamp += transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
+                self.count_write(data.len());
+                self.file_mut(inode).write(stamp, *offset, data);
+            }
+            DiskAction::Truncate { path, len } => {
+                let inode = self.lookup_file(path)?;
+                self.file_mut(inode).set_len(stamp, *len);
+            }
+            DiskAction::SyncData { path } => {
+                let inode = self.lookup_file(path)?;
+                stamp = self.sync(stamp, inode);
+            }
+            DiskAction::Rename { from, to } => self.rename(stamp, from, to)?,
+            DiskAction::SyncDir { path } => stamp = self.sync_dir(stamp, path)?,
+            DiskAction::Remove { path } => {
+                let (dir, name) = self.parent(path)?;
+                if self.dir(dir).lookup(name).is_some() {
+                    self.dir(dir).remove(stamp, name);
+                }
+            }
+        }
+        Ok(stamp)
+    }
+
+    fn create_dir(&mut self, stamp: u64, path: &str) -> Result<(), DiskError> {
+        let mut at = ROOT;
+        for part in components(path) {
+            let found = match &self.nodes[&at] {
+                Node::Dir(dir) => dir.lookup(part),
+                Node::File(_) => return Err(failed(path, "a file is in the way")),
+            };
+            at = match found {
+                Some(inode) => inode,
+                None => {
+                    let inode = self.add(Node::Dir(Dir::default()));
+                    self.dir(at).set(stamp, part, inode);
+                    inode
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, stamp: u64, path: &str) -> Result<Inode, DiskError> {
+        if self.lookup(path).is_some() {
+            let inode = self.lookup_file(path)?;
+            self.file_mut(inode).set_len(stamp, 0);
+            return Ok(inode);
+        }
+        let (dir, name) = self.parent(path)?;
+        let inode = self.add(Node::File(File::default()));
+        self.dir(dir).set(stamp, name, inode);
+        Ok(inode)
+    }
+
+    fn rename(&mut self, stamp: u64, from: &str, to: &str) -> Result<(), DiskError> {
+        let inode = self.lookup(from).ok_or_else(|| failed(from, "no such file"))?;
+        let (from_dir, from_name) = self.parent(from)?;
+        let (to_dir, to_name) = self.parent(to)?;
+        if from_dir == to_dir {
+            self.dir(from_dir).rename(stamp, from_name, to_name);
+        } else {
+            self.dir(to_dir).set(stamp, to_name, inode);
+            self.dir(from_dir).remove(stamp, from_name);
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, at: u64, inode: Inode) -> u64 {
+        let now = self.now;
+        let dirty = self.file(inode).dirty();
+        let end = self.device.sync(at, dirty, &self.model, &mut self.draws);
+        let file = self.file_mut(inode);
+        file.settle(now);
+        file.sync(end);
+        self.count_sync(end - at);
+        end
+    }
+
+    fn sync_dir(&mut self, at: u64, path: &str) -> Result<u64, DiskError> {
+        let inode = self.lookup_dir(path)?;
+        let end = self.device.sync(at, Some(0), &self.model, &mut self.draws);
+        let now = self.now;
+        let dir = self.dir(inode);
+        dir.settle(now);
+        dir.sync(at, end);
+        self.count_sync(end - at);
+        self.collect();
+        Ok(end)
+    }
+
+    fn count_write(&mut self, bytes: usize) {
+        self.counters.writes += 1;
+        self.counters.write_bytes += bytes as u64;
+    }
+
+    fn count_sync(&mut self, ns: u64) {
+        self.counters.syncs += 1;
+        self.counters.sync_ns += ns;
+    }
+
+    // -- through `Files`
+
+    pub fn list(&mut self, dir: &str) -> Vec<String> {
+        self.cursor += self.model.call.as_nanos() as u64;
+        let Ok(inode) = self.lookup_dir(dir) else {
+            return Vec::new();
+        };
+        let Some(Node::Dir(dir)) = self.nodes.get(&inode) else {
+            return Vec::new();
+        };
+        dir.entries()
+            .filter(|(_, inode)| matches!(self.nodes[inode], Node::File(_)))
+            .map(|(name, _)| name.to_owned())
+            .collect()
+    }
+
+    pub fn len(&mut self, path: &str) -> Option<u64> {
+        self.cursor += self.model.call.as_nanos() as u64;
+        self.lookup_file(path).ok().map(|inode| self.file(inode).len())
+    }
+
+    pub fn read(&mut self, path: &str, offset: u64, len: usize) -> io::Result<Bytes> {
+        let inode = self
+            .lookup_file(path)
+            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error.to_string()))?;
+        let left = self.file(inode).len().saturating_sub(offset);
+        let mut out = vec![0; (len as u64).min(left) as usize];
+        self.file(inode).read(offset, &mut out);
+        self.charge_read(out.len(), self.model.read_bytes_per_sec);
+        Ok(out.into())
+    }
+
+    /// Opens or creates a file for redb.
+    pub fn open(&mut self, path: &str) -> io::Result<Inode> {
+        let inode = match self.lookup_file(path) {
+            Ok(inode) => inode,
+            Err(_) => {
+                let stamp = self.call();
+                self.create(stamp, path).map_err(|error| io::Error::other(error.to_string()))?
+            }
+        };
+        *self.open.entry(inode).or_insert(0) += 1;
+        Ok(inode)
+    }
+
+    pub fn close(&mut self, inode: Inode) {
+        if let Some(count) = self.open.get_mut(&inode) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(&inode);
+            }
+        }
+    }
+
+    /// Moves the cursor past one system call.
+    fn call(&mut self) -> u64 {
+        self.cursor += self.model.call.as_nanos() as u64;
+        self.cursor
+    }
+
+    fn charge_read(&mut self, bytes: usize, bytes_per_sec: u64) {
+        self.counters.reads += 1;
+        self.counters.read_bytes += bytes as u64;
+        self.call();
+        self.cursor += transfer_ns(bytes as u64, bytes_per_sec);
+    }
+
+    pub fn backend_read(&mut self, inode: Inode, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let file = self.file(inode);
+        if offset + out.len() as u64 > file.len() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "read past the end"));
+        }
+        file.read(offset, out);
+        self.charge_read(out.len(), self.model.memory_bytes_per_sec);
+        Ok(())
+    }
+
+    pub fn backend_write(&mut self, inode: Inode, offset: u64, data: &[u8]) {
+        self.count_write(data.len());
+        let stamp = self.call() + transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
+        self.cursor = stamp;
+        self.file_mut(inode).write(stamp, offset, data);
+    }
+
+    pub fn backend_set_len(&mut self, inode: Inode, len: u64) {
+        let stamp = self.call();
+        self.file_mut(inode).set_len(stamp, len);
+    }
+
+    pub fn backend_sync(&mut self, inode: Inode) {
+        let at = self.call();
+        self.cursor = self.sync(at, inode);
+    }
+
+    // -- crashes
+
+    pub fn kill(&mut self, now: u64) {
+        self.end_process();
+        for node in self.nodes.values_mut() {
+            match node {
+                Node::File(file) => file.kill(now),
+                Node::Dir(dir) => dir.kill(now),
+            }
+        }
+        self.collect();
+    }
+
+    pub fn power_loss(&mut self, now: u64) -> CrashReport {
+        self.end_process();
+        self.crashes += 1;
+        let mut rng = stream(self.seed, self.node, &format!("power-loss {}", self.crashes));
+        let mut report = CrashReport::default();
+        let crash = self.model.crash;
+        for node in self.nodes.values_mut() {
+            match node {
+                Node::File(file) => file.power_loss(now, &crash, &mut rng, &mut report),
+                Node::Dir(dir) => dir.power_loss(now, &mut rng, &mut report),
+            }
+        }
+        self.collect();
+        self.device.power_loss(now);
+        report
+    }
+
+    pub fn wipe(&mut self, now: u64) {
+        self.end_process();
+        self.now = now;
+        self.nodes = BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]);
+    }
+
+    fn end_process(&mut self) {
+        self.generation += 1;
+        self.open.clear();
+    }
+
+    /// Forgets files and directories that nothing leads to any more.
+    fn collect(&mut self) {
+        let mut reached: Vec<Inode> = vec![ROOT];
+        reached.extend(self.open.keys());
+        let mut seen = BTreeSet::new();
+        while let Some(inode) = reached.pop() {
+            if seen.insert(inode)
+                && let Some(Node::Dir(dir)) = self.nodes.get(&inode)
+            {
+                reached.extend(dir.reachable());
+            }
+        }
+        self.nodes.retain(|inode, _| seen.contains(inode));
+    }
+}
