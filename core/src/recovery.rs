@@ -85,6 +85,7 @@ impl Recovery {
             snapshot: None,
             wal,
             torn_bytes: 0,
+            damaged_snaps: Vec::new(),
         }));
         Ok(self.perform())
     }
