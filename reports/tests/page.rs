@@ -75,7 +75,7 @@ fn a_run_of_100_000_puts_gives_a_small_page_quickly() {
     let run = slow_disk("coupled", 5_000);
     assert!(run.timeline.puts.len() >= 100_000);
     let before = Instant::now();
-    let page = run_page(&[run.clone()]);
+    let page = run_page(std::slice::from_ref(&run));
     println!("{} puts: {} bytes in {:?}", run.timeline.puts.len(), page.len(), before.elapsed());
     keep("large", &page);
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
