@@ -1,0 +1,232 @@
+//! The member's loop, three members at a time, in virtual time.
+
+mod support;
+
+use std::time::Duration;
+
+use detkv_core::api::{Request, Response};
+use detkv_core::pb::etcdserverpb as pb;
+use detkv_core::{ApiError, Halt, Input, Profile};
+use support::{Cluster, put};
+
+fn three() -> Cluster {
+    Cluster::new(3, Profile::Decoupled, 7)
+}
+
+#[test]
+fn a_put_is_readable_on_every_member() {
+    let mut c = three();
+    let leader = c.elect();
+    assert_eq!(c.put(leader, "k", "v1"), 2);
+    let follower = c.followers()[0];
+    assert_eq!(c.put(follower, "k", "v2"), 3);
+    for id in [1, 2, 3].map(detkv_core::MemberId) {
+        assert_eq!(c.get(id, "k").as_deref(), Some("v2"));
+    }
+    c.assert_converged();
+}
+
+#[test]
+fn a_single_member_acknowledges_only_after_its_sync() {
+    let mut c = Cluster::new(1, Profile::Decoupled, 1);
+    let leader = c.elect();
+    c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+    let id = c.send(leader, put("k", "v"));
+    c.ms(500);
+    assert!(c.reply(leader, id).is_none());
+    c.nodes.get_mut(&leader).unwrap().log_stalled = false;
+    c.ms(100);
+    assert!(c.reply(leader, id).is_some());
+}
+
+#[test]
+fn members_publish_themselves_and_agree_on_a_version() {
+    let mut c = three();
+    let leader = c.elect();
+    c.ms(500);
+    let request = Request::MemberList(pb::MemberListRequest { linearizable: true });
+    let Ok(Response::MemberList(list)) = c.call(leader, request) else { panic!() };
+    assert_eq!(list.header.unwrap().revision, 0);
+    assert!(list.members.iter().all(|m| m.client_ur_ls.len() == 1), "{list:?}");
+    assert_eq!(c.member(leader).status().cluster_version.as_deref(), Some("3.6.0"));
+}
+
+#[test]
+fn a_stalled_leader_disk_stops_nothing_when_decoupled() {
+    let mut c = three();
+    let leader = c.elect();
+    let term = c.member(leader).status().term;
+    c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+    for i in 0..40 {
+        let id = c.send(leader, put("k", &i.to_string()));
+        assert!(c.reply(leader, id).is_some(), "a quorum of followers is enough");
+        c.ms(100);
+    }
+    let status = c.member(leader).status();
+    assert_eq!((status.term, c.leader()), (term, Some(leader)));
+    assert!(status.persisted_index < status.applied_index);
+    c.nodes.get_mut(&leader).unwrap().log_stalled = false;
+    c.ms(500);
+    c.assert_converged();
+}
+
+#[test]
+fn a_stalled_leader_disk_costs_the_lead_when_coupled() {
+    let mut c = Cluster::new(3, Profile::Coupled, 7);
+    let leader = c.elect();
+    c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+    let id = c.send(leader, put("k", "v"));
+    c.ms(4_000);
+    assert!(c.reply(leader, id).is_none());
+    let others = c.followers();
+    assert!(c.leader().is_some_and(|l| l != leader), "a follower leads: {others:?}");
+    c.nodes.get_mut(&leader).unwrap().log_stalled = false;
+    c.ms(1_000);
+    c.assert_converged();
+}
+
+#[test]
+fn a_long_stall_hands_leadership_over_once() {
+    let mut c = three();
+    let leader = c.elect();
+    c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+    c.send(leader, put("k", "v"));
+    c.ms(9_900);
+    assert_eq!(c.leader(), Some(leader));
+    c.ms(20_000);
+    assert_ne!(c.leader(), Some(leader));
+    assert_eq!(c.member(leader).metrics().planned_transfers_total.load(), 1);
+}
+
+#[test]
+fn two_slow_follower_disks_do_not_depose_the_leader() {
+    let mut c = three();
+    let leader = c.elect();
+    for id in c.followers() {
+        c.nodes.get_mut(&id).unwrap().log_stalled = true;
+    }
+    let id = c.send(leader, put("k", "v"));
+    c.ms(5_000);
+    assert_eq!(c.leader(), Some(leader));
+    assert!(c.reply(leader, id).is_none(), "nothing is durable on a quorum");
+    for id in c.followers() {
+        c.nodes.get_mut(&id).unwrap().log_stalled = false;
+    }
+    c.ms(300);
+    assert!(matches!(c.reply(leader, id), Some(Ok(_))));
+}
+
+#[test]
+fn an_isolated_leader_serves_no_linearizable_read() {
+    let mut c = three();
+    let leader = c.elect();
+    c.put(leader, "k", "old");
+    c.isolated.insert(leader);
+    let request = pb::RangeRequest { key: "k".into(), ..Default::default() };
+    let id = c.send(leader, Request::Range(request));
+    c.ms(8_000);
+    match c.reply(leader, id) {
+        Some(Err(ApiError::Timeout)) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_request_without_a_leader_waits_and_then_gives_up() {
+    let mut c = three();
+    let leader = c.elect();
+    let lonely = c.followers()[0];
+    for id in [leader, c.followers()[1]] {
+        c.kill(id);
+    }
+    c.ms(3_000);
+    let id = c.send(lonely, put("k", "v"));
+    c.ms(6_900);
+    assert!(c.reply(lonely, id).is_none());
+    c.ms(200);
+    assert_eq!(c.reply(lonely, id), Some(Err(ApiError::DeadlineExceeded)));
+}
+
+#[test]
+fn a_restarted_cluster_has_everything() {
+    let mut c = three();
+    let leader = c.elect();
+    for i in 0..50 {
+        c.put(leader, &format!("k{i}"), "v");
+    }
+    let ids: Vec<_> = c.nodes.keys().copied().collect();
+    ids.iter().for_each(|id| c.kill(*id));
+    c.ms(100);
+    ids.iter().for_each(|id| c.start(*id));
+    let leader = c.elect();
+    assert_eq!(c.get(leader, "k49").as_deref(), Some("v"));
+    assert_eq!(c.put(leader, "k", "v"), 52);
+    c.assert_converged();
+}
+
+#[test]
+fn a_planned_stop_hands_over_and_leaves_everything_durable() {
+    let mut c = three();
+    let leader = c.elect();
+    c.put(leader, "k", "v");
+    let now = c.now;
+    c.nodes.get_mut(&leader).unwrap().member.as_mut().unwrap().handle(now, Input::Stop);
+    c.ms(1_500);
+    assert_eq!(c.nodes[&leader].halt, Some(Halt::Stopped));
+    assert!(c.leader().is_some());
+    c.start(leader);
+    c.ms(500);
+    c.assert_converged();
+}
+
+#[test]
+fn a_follower_behind_the_log_gets_a_snapshot() {
+    let mut c = Cluster::with(3, 5, |config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    });
+    let leader = c.elect();
+    let behind = c.followers()[0];
+    c.kill(behind);
+    for i in 0..10 {
+        for k in 0..10 {
+            c.put(leader, &format!("k{k}"), &i.to_string());
+        }
+        c.run(Duration::from_millis(1_200));
+    }
+    c.start(behind);
+    c.ms(3_000);
+    assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
+    assert_eq!(c.get(behind, "k9").as_deref(), Some("9"));
+    c.put(leader, "after", "it");
+    c.assert_converged();
+    // And the installed state survives a restart.
+    c.kill(behind);
+    c.start(behind);
+    c.ms(1_000);
+    c.assert_converged();
+}
+
+#[test]
+fn a_lease_expires_once_and_takes_its_keys() {
+    let mut c = three();
+    let leader = c.elect();
+    let grant = Request::LeaseGrant(pb::LeaseGrantRequest { ttl: 2, id: 9 });
+    assert!(c.call(leader, grant).is_ok());
+    let attached = pb::PutRequest { key: "k".into(), lease: 9, ..Default::default() };
+    c.call(leader, Request::Put(attached)).unwrap();
+    let follower = c.followers()[0];
+    for _ in 0..3 {
+        c.ms(1_500);
+        let alive = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: 9 });
+        let Ok(Response::LeaseKeepAlive(r)) = c.call(follower, alive) else { panic!() };
+        assert_eq!(r.ttl, 2);
+    }
+    assert!(c.get(leader, "k").is_some());
+    c.ms(3_100);
+    assert_eq!(c.get(leader, "k"), None);
+    let ttl = Request::LeaseTimeToLive(pb::LeaseTimeToLiveRequest { id: 9, keys: true });
+    let Ok(Response::LeaseTimeToLive(r)) = c.call(follower, ttl) else { panic!() };
+    assert_eq!((r.ttl, r.granted_ttl), (-1, 0));
+    c.assert_converged();
+}
