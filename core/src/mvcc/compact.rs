@@ -1,0 +1,113 @@
+//! Removing what a compaction made unreadable, in slices along the key index.
+//!
+//! `Store::compact` only moves the compact revision. Once that is in the file, slices walk the
+//! index in key order: each takes the superseded changes of some keys out of the index and hands
+//! their rows to a job. All rows of a key that go, go in one transaction, so a half-done
+//! compaction never shows a key's history with its end missing.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+use super::index::KeyIndex;
+use super::rows::RowKey;
+use super::schedule::COMPACTION_PAUSE;
+use crate::limits::COMPACTION_SLICE_ROWS;
+use crate::time::Instant;
+
+/// Index entries one slice visits at most: bounds the time under the lock.
+const SLICE_KEYS_MAX: usize = 10_000;
+
+#[derive(Debug)]
+pub(crate) struct Compaction {
+    /// Newest compaction that is scheduled in the file.
+    scheduled: i64,
+    /// Newest compaction whose rows are gone, or going with the job under way.
+    finished: i64,
+    pass: Option<Pass>,
+    slice_at: Instant,
+}
+
+/// One walk over the index.
+#[derive(Debug)]
+struct Pass {
+    revision: i64,
+    /// The last key visited.
+    after: Option<Bytes>,
+}
+
+/// What one job deletes.
+#[derive(Debug)]
+pub(crate) struct Slice {
+    pub deleted: Vec<RowKey>,
+    /// The compaction's revision, in its last slice.
+    pub finished: Option<i64>,
+}
+
+impl Compaction {
+    /// As a file has it; an unfinished compaction starts again from the first key.
+    pub fn resume(scheduled: i64, finished: i64) -> Self {
+        Self { scheduled, finished, pass: None, slice_at: Instant::ZERO }
+    }
+
+    /// When to call `next_slice`; `None` when there is nothing to remove.
+    pub fn next_slice_at(&self) -> Option<Instant> {
+        (self.pass.is_some() || self.finished < self.scheduled).then_some(self.slice_at)
+    }
+
+    /// A compaction to `revision` is in the file. One under way goes to its end first.
+    pub fn on_scheduled(&mut self, now: Instant, revision: i64) {
+        self.scheduled = self.scheduled.max(revision);
+        self.slice_at = self.slice_at.max(now);
+    }
+
+    pub fn on_slice_done(&mut self, now: Instant) {
+        self.slice_at = now + COMPACTION_PAUSE;
+    }
+
+    /// Takes the next slice out of `index`; `None` when none is due or it found nothing to delete
+    /// (then the next one is due at once).
+    pub fn next_slice(
+        &mut self,
+        now: Instant,
+        index: &mut BTreeMap<Bytes, KeyIndex>,
+    ) -> Option<Slice> {
+        if self.next_slice_at().is_none_or(|at| now < at) {
+            return None;
+        }
+        let scheduled = self.scheduled;
+        let pass = self.pass.get_or_insert(Pass { revision: scheduled, after: None });
+        let (deleted, is_finished) = pass.advance(index);
+        let revision = pass.revision;
+        if is_finished {
+            self.pass = None;
+            self.finished = revision;
+            return Some(Slice { deleted, finished: Some(revision) });
+        }
+        (!deleted.is_empty()).then_some(Slice { deleted, finished: None })
+    }
+}
+
+impl Pass {
+    /// Visits the next keys; the rows to delete, and whether the last key was visited.
+    fn advance(&mut self, index: &mut BTreeMap<Bytes, KeyIndex>) -> (Vec<RowKey>, bool) {
+        let mut dropped = Vec::new();
+        let mut emptied = Vec::new();
+        let lower = self.after.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (visited, (key, entry)) in index.range_mut((lower, Bound::Unbounded)).enumerate() {
+            if entry.compact(self.revision, &mut dropped) {
+                emptied.push(key.clone());
+            }
+            if visited + 1 >= SLICE_KEYS_MAX || dropped.len() >= COMPACTION_SLICE_ROWS {
+                self.after = Some(key.clone());
+                break;
+            }
+        }
+        for key in emptied {
+            index.remove(&key);
+        }
+        let rows = dropped.iter().map(|c| RowKey::new(c.revision(), c.is_tombstone())).collect();
+        (rows, self.after.is_none())
+    }
+}

@@ -1,0 +1,122 @@
+//! Building the memory image of a store from its file.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Bucket;
+use super::apply::hash_kv_row;
+use super::backend::{Backend, FileError};
+use super::index::{Change, Current, KeyIndex};
+use super::meta::Meta;
+use super::rows::{Revision, parse_row_key, try_decode_kv};
+use super::small::SmallBuckets;
+use super::state::State;
+use crate::error::OpenError;
+use crate::event::SharedFiles;
+
+/// A store as its file has it.
+pub(crate) struct Loaded {
+    pub state: State,
+    pub small: SmallBuckets,
+    pub meta: Meta,
+}
+
+impl Loaded {
+    pub fn open(files: &SharedFiles, path: &str) -> Result<Self, OpenError> {
+        let damaged =
+            |error: FileError| OpenError::FileDamaged { path: path.into(), what: error.0 };
+        let backend = Backend::open(files, path).map_err(damaged)?;
+        Self::read(Arc::new(backend)).map_err(damaged)
+    }
+
+    fn read(backend: Arc<Backend>) -> Result<Self, FileError> {
+        let view = backend.view()?;
+        let meta = Meta::read(&view)?;
+        let mut small = SmallBuckets::default();
+        for bucket in Bucket::ALL {
+            if !bucket.is_small() {
+                continue;
+            }
+            view.for_each(bucket, Bound::Unbounded, |key, value| {
+                let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+                small.put(bucket, key, value);
+                Ok(true)
+            })?;
+        }
+        let mut keys = Keys::default();
+        view.for_each(Bucket::Key, Bound::Unbounded, |key, value| {
+            keys.add(key, value)?;
+            Ok(true)
+        })?;
+        drop(view);
+        let compact_revision = meta.scheduled_compaction.max(meta.finished_compaction);
+        let (live_keys, live_hash) = keys.finish();
+        let state = State {
+            index: keys.index,
+            // Compaction may have taken the newest rows, so they alone do not tell how far the
+            // revision had come.
+            revision: keys.last.main.max(compact_revision).max(1),
+            compact_revision,
+            pending: Vec::new(),
+            in_flight: Arc::new(Vec::new()),
+            backend,
+            live_keys,
+            live_hash,
+            epoch: 0,
+        };
+        Ok(Self { state, small, meta })
+    }
+}
+
+/// The key index as it grows while rows are read in order.
+#[derive(Default)]
+struct Keys {
+    index: BTreeMap<Bytes, KeyIndex>,
+    last: Revision,
+}
+
+impl Keys {
+    fn add(&mut self, row_key: &[u8], value: &[u8]) -> Result<(), FileError> {
+        let (revision, tombstone) = parse_row_key(row_key)
+            .ok_or_else(|| FileError(format!("{row_key:02x?} is not a row key")))?;
+        let damaged = || FileError(format!("the row of revision {revision:?} is damaged"));
+        let encoded = Bytes::copy_from_slice(value);
+        let kv = try_decode_kv(&encoded).map_err(|_| damaged())?;
+        let is_sound = !kv.key.is_empty() && (tombstone || kv.mod_revision == revision.main);
+        if !is_sound || revision <= self.last {
+            return Err(damaged());
+        }
+        self.last = revision;
+        let change = Change::new(revision, tombstone);
+        let current = (!tombstone).then(|| Current {
+            kv: Some(encoded),
+            create_revision: kv.create_revision,
+            version: kv.version,
+            lease: kv.lease,
+            hash: 0,
+        });
+        match self.index.get_mut(&kv.key) {
+            Some(entry) => entry.push(change, current),
+            None => {
+                let key = Bytes::copy_from_slice(&kv.key);
+                self.index.insert(key, KeyIndex::new(change, current));
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of keys that exist, and the sum of their hashes.
+    fn finish(&mut self) -> (u64, u64) {
+        let (mut live_keys, mut live_hash) = (0, 0u64);
+        for current in self.index.values_mut().filter_map(|entry| entry.current.as_mut()) {
+            let kv = current.kv.as_ref().expect("every current value was just read");
+            current.hash = hash_kv_row(kv);
+            live_keys += 1;
+            live_hash = live_hash.wrapping_add(current.hash);
+        }
+        (live_keys, live_hash)
+    }
+}

@@ -1,0 +1,223 @@
+//! When the file is written: batches every `batch_interval`, an `Immediate` commit about once per
+//! `sync_interval`, compaction slices in between. One job at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::compact::Compaction;
+use super::job::{BackendJob, Commit, JobDone, Outcome, Purpose, Work};
+use super::meta::Meta;
+use super::store::Store;
+use super::{StoreEvent, StoreOptions};
+use crate::error::Halt;
+use crate::time::Instant;
+
+/// Pause between two compaction slices (etcd's value).
+pub(super) const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    options: StoreOptions,
+    /// Results of jobs cut before an `install` carry another number.
+    epoch: u64,
+    job_under_way: bool,
+    /// Since when something waits for a job.
+    batch_since: Option<Instant>,
+    /// The batch is due, but nothing in it is persisted in the WAL: only that can unblock it.
+    is_blocked: bool,
+    /// In the file, durable or not.
+    committed_index: u64,
+    /// Invariant: `durable_index <= committed_index`.
+    durable_index: u64,
+    /// `None` before the first `Immediate` commit after open.
+    synced_at: Option<Instant>,
+    /// Everything at once and `Immediate`.
+    immediate_always: bool,
+    pub(super) compaction: Compaction,
+}
+
+impl Schedule {
+    pub fn new(options: StoreOptions, epoch: u64, meta: &Meta) -> Self {
+        Self {
+            options,
+            epoch,
+            job_under_way: false,
+            batch_since: None,
+            is_blocked: false,
+            committed_index: meta.consistent.index,
+            durable_index: meta.consistent.index,
+            synced_at: None,
+            immediate_always: false,
+            compaction: Compaction::resume(meta.scheduled_compaction, meta.finished_compaction),
+        }
+    }
+
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    pub fn durable_index(&self) -> u64 {
+        self.durable_index
+    }
+
+    fn is_unsynced(&self) -> bool {
+        self.durable_index < self.committed_index
+    }
+
+    /// When the file should next be synced, if it has something to sync.
+    fn sync_at(&self) -> Instant {
+        self.synced_at.map_or(Instant::ZERO, |at| at + self.options.sync_interval)
+    }
+}
+
+impl Store {
+    // -- backend jobs
+
+    /// When `poll` may have something to do; `None` while a job is under way.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let schedule = &self.schedule;
+        if schedule.job_under_way {
+            return None;
+        }
+        let batch_at = schedule.batch_since.filter(|_| !schedule.is_blocked).map(|since| {
+            if self.is_batch_forced() { since } else { since + schedule.options.batch_interval }
+        });
+        let sync_at = schedule.is_unsynced().then(|| schedule.sync_at());
+        let slice_at = schedule.compaction.next_slice_at();
+        [batch_at, sync_at, slice_at].into_iter().flatten().min()
+    }
+
+    /// Cuts a batch or a compaction slice into a job when one is due and none is under way.
+    /// Nothing applied past `persisted_index` (locally durable in the WAL) goes into a job.
+    pub fn poll(&mut self, now: Instant, persisted_index: u64) -> Option<BackendJob> {
+        if self.schedule.job_under_way {
+            return None;
+        }
+        let job = self.next_job(now, persisted_index);
+        self.schedule.job_under_way = job.is_some();
+        job
+    }
+
+    fn next_job(&mut self, now: Instant, persisted_index: u64) -> Option<BackendJob> {
+        if let Some(error) = self.shared.failure.lock().clone() {
+            return Some(BackendJob { work: Work::Fail(error) });
+        }
+        if self.batch.is_empty() {
+            self.schedule.batch_since = None;
+        } else {
+            self.schedule.batch_since.get_or_insert(now);
+        }
+        let immediate = self.schedule.immediate_always || now >= self.schedule.sync_at();
+        let batch_due = self.schedule.batch_since.is_some_and(|since| {
+            self.is_batch_forced() || now >= since + self.schedule.options.batch_interval
+        });
+        let can_cut = self.batch.has_up_to(persisted_index);
+        self.schedule.is_blocked = batch_due && !can_cut;
+        let sync_due = self.schedule.is_unsynced() && immediate;
+        if (batch_due && can_cut) || sync_due {
+            return Some(self.cut_batch(now, persisted_index, immediate));
+        }
+        self.cut_slice(now)
+    }
+
+    fn is_batch_forced(&self) -> bool {
+        self.schedule.immediate_always
+            || self.batch.compactions_waiting > 0
+            || self.batch.op_count() + self.shared.state.read().pending.len()
+                >= self.schedule.options.batch_ops
+    }
+
+    fn cut_batch(&mut self, now: Instant, persisted_index: u64, immediate: bool) -> BackendJob {
+        let cut = self.batch.cut(persisted_index);
+        self.schedule.batch_since = (!self.batch.is_empty()).then_some(now);
+        let mut state = self.shared.state.write();
+        let rows = match &cut {
+            Some(cut) => {
+                let rest = state.pending.split_off(cut.rows);
+                std::mem::replace(&mut state.pending, rest)
+            }
+            None => Vec::new(),
+        };
+        state.in_flight = Arc::new(rows);
+        let mut commit = Commit {
+            epoch: self.schedule.epoch,
+            backend: state.backend.clone(),
+            purpose: Purpose::Batch { compaction: None },
+            rows: state.in_flight.clone(),
+            deleted: Vec::new(),
+            ops: Vec::new(),
+            consistent: None,
+            immediate,
+        };
+        if let Some(cut) = cut {
+            commit.purpose = Purpose::Batch { compaction: cut.compaction };
+            commit.ops = cut.ops;
+            commit.consistent = Some((cut.index, cut.term, cut.conf_state));
+        }
+        BackendJob { work: Work::Commit(Box::new(commit)) }
+    }
+
+    fn cut_slice(&mut self, now: Instant) -> Option<BackendJob> {
+        let mut state = self.shared.state.write();
+        let slice = self.schedule.compaction.next_slice(now, &mut state.index)?;
+        let commit = Commit {
+            epoch: self.schedule.epoch,
+            backend: state.backend.clone(),
+            purpose: Purpose::Compaction { finished: slice.finished },
+            rows: Arc::default(),
+            deleted: slice.deleted,
+            ops: slice.finished.map(super::meta::finished_compaction).into_iter().collect(),
+            consistent: None,
+            immediate: true,
+        };
+        Some(BackendJob { work: Work::Commit(Box::new(commit)) })
+    }
+
+    /// Takes the result of a job, of a snapshot receiver's too.
+    ///
+    /// Errors: the job failed. Nobody knows what the file holds then: the member halts.
+    pub fn handle_done(&mut self, now: Instant, done: JobDone) -> Result<Vec<StoreEvent>, Halt> {
+        let outcome = done.outcome.map_err(Halt::Backend)?;
+        let (index, immediate, purpose) = match outcome {
+            Outcome::ReceivedChunk => return Ok(vec![StoreEvent::ReceivedChunk]),
+            Outcome::ReceivedAll => return Ok(vec![StoreEvent::ReceivedAll]),
+            Outcome::Committed { index, immediate, purpose } => (index, immediate, purpose),
+        };
+        if done.epoch != Some(self.schedule.epoch) {
+            return Ok(Vec::new());
+        }
+        assert!(self.schedule.job_under_way, "a result belongs to the one job under way");
+        self.schedule.job_under_way = false;
+        self.shared.state.write().in_flight = Arc::default();
+        self.schedule.committed_index = index.unwrap_or(self.schedule.committed_index);
+        let mut events = Vec::new();
+        if immediate {
+            self.schedule.synced_at = Some(now);
+            if self.schedule.is_unsynced() {
+                self.schedule.durable_index = self.schedule.committed_index;
+                events.push(StoreEvent::Durable { index: self.schedule.durable_index });
+            }
+        }
+        match purpose {
+            Purpose::Batch { compaction: Some(revision) } => {
+                self.schedule.compaction.on_scheduled(now, revision);
+            }
+            Purpose::Batch { compaction: None } => {}
+            Purpose::Compaction { finished } => {
+                self.schedule.compaction.on_slice_done(now);
+                events.extend(finished.map(|revision| StoreEvent::CompactionFinished { revision }));
+            }
+        }
+        Ok(events)
+    }
+
+    /// From now on `poll` writes everything with an `Immediate` commit at once (planned stop).
+    pub fn request_immediate(&mut self) {
+        self.schedule.immediate_always = true;
+    }
+
+    /// Nothing un-written and the last commit was `Immediate`.
+    pub fn is_durable(&self) -> bool {
+        self.batch.is_empty() && !self.schedule.job_under_way && !self.schedule.is_unsynced()
+    }
+}
