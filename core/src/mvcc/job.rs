@@ -42,6 +42,12 @@ pub(crate) enum Purpose {
     Compaction { finished: Option<i64> },
 }
 
+impl Purpose {
+    fn ends_compaction(self) -> bool {
+        matches!(self, Purpose::Compaction { finished: Some(_) })
+    }
+}
+
 pub(crate) enum Work {
     Commit(Box<Commit>),
     Receive(Receive),
@@ -127,10 +133,13 @@ impl Commit {
         let mut txn = backend.db.begin_write()?;
         set_durability(&mut txn, self.immediate)?;
         self.write(&txn, &mut usage)?;
-        if self.immediate && usage.is_walk_due() {
-            usage.walk(&txn)?;
-        }
         txn.commit()?;
+        if self.immediate && usage.is_walk_due(self.purpose.ends_compaction()) {
+            // In a transaction of its own: the commit has freed the pages it replaced.
+            let txn = backend.db.begin_write()?;
+            usage.walk(&txn)?;
+            txn.abort()?;
+        }
         *backend.usage.lock() = usage;
         Ok(Outcome::Committed {
             index: self.consistent.as_ref().map(|(index, ..)| *index),

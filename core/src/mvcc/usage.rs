@@ -12,6 +12,8 @@ use super::{Bucket, Sizes};
 const WALK_BYTES_MIN: u64 = 8 << 20;
 /// Part of the file (1/n) that has to change before the next walk.
 const WALK_FRACTION: u64 = 2;
+/// The same at the end of a compaction, when a guess from the rows would be furthest off.
+const WALK_FRACTION_COMPACTED: u64 = 8;
 /// Bytes of tree around a row, beside its key and value: measured with 256 B values.
 const ROW_OVERHEAD_BYTES: u64 = 16;
 
@@ -71,8 +73,12 @@ impl Usage {
         (self.rows, self.row_bytes)
     }
 
-    pub fn is_walk_due(&self) -> bool {
-        self.changed_bytes >= WALK_BYTES_MIN.max(self.walked.total_bytes / WALK_FRACTION)
+    pub fn is_walk_due(&self, is_compacted: bool) -> bool {
+        let (min, fraction) = match is_compacted {
+            true => (0, WALK_FRACTION_COMPACTED),
+            false => (WALK_BYTES_MIN, WALK_FRACTION),
+        };
+        self.changed_bytes >= (self.walked.total_bytes / fraction).max(min)
     }
 
     /// Reads redb's own numbers. Tables of `txn` must be closed.
