@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 fn main() {
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     let (etcd, detkv) = (root.join("proto/etcd"), root.join("proto/detkv"));
     println!("cargo:rerun-if-changed=proto");
     let files = [

@@ -97,8 +97,7 @@ impl Config {
 
     /// Smallest lease TTL: ceil(1.5 × election) whole seconds.
     pub fn lease_ttl_secs_min(&self) -> i64 {
-        (self.election.as_millis() as i64 * 3).div_euclid(2000)
-            + i64::from((self.election.as_millis() * 3) % 2000 != 0)
+        (self.election.as_millis() as i64 * 3 + 1999) / 2000
     }
 
     pub fn election_ticks(&self) -> usize {

@@ -1,5 +1,10 @@
 //! Core uses no clock, thread, file, socket, async runtime or OS randomness (rules 24). Clippy's
 //! bans (`core/clippy.toml`) say so of our own source; these tests of what is linked and what runs.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "plants what is forbidden, to see it caught"
+)]
 
 mod support;
 
