@@ -34,15 +34,15 @@ pub struct WatchCounts {
 
 impl WatchHub {
     pub fn new(_options: WatchOptions) -> Self {
-        unimplemented!()
+        Self {}
     }
 
     pub fn open_stream(&mut self, _now: Instant, _stream: StreamId) {
-        unimplemented!()
+        
     }
 
     pub fn close_stream(&mut self, _stream: StreamId) {
-        unimplemented!()
+        
     }
 
     pub fn handle(
@@ -52,26 +52,26 @@ impl WatchHub {
         _request: pb::WatchRequest,
         _store: &StoreReader,
     ) {
-        unimplemented!()
+        
     }
 
     /// The transport took `bytes` of the stream.
     pub fn on_drained(&mut self, _now: Instant, _stream: StreamId, _bytes: u64) {
-        unimplemented!()
+        
     }
 
     /// A revision was applied. Called in order of revisions.
     pub fn on_applied(&mut self, _events: &Arc<RevisionEvents>, _store: &StoreReader) {
-        unimplemented!()
+        
     }
 
     /// The store was replaced by a snapshot: everyone catches up from their own position.
     pub fn on_store_replaced(&mut self) {
-        unimplemented!()
+        
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        unimplemented!()
+        None
     }
 
     /// Catch-up rounds, retries, periodic progress; then everything ready to go out.
@@ -83,10 +83,10 @@ impl WatchHub {
         _header: &pb::ResponseHeader,
         _out: &mut Vec<(StreamId, WatchMessage)>,
     ) {
-        unimplemented!()
+        
     }
 
     pub fn counts(&self) -> WatchCounts {
-        unimplemented!()
+        WatchCounts::default()
     }
 }
