@@ -229,8 +229,8 @@ pub struct WatchRecord {
     pub fragment: bool,
     pub no_put: bool,
     pub no_delete: bool,
-    /// Header revision of the `created` answer.
-    pub created: Option<i64>,
+    /// When the `created` answer came, and its header's revision.
+    pub created: Option<(Instant, i64)>,
     pub batches: Vec<Batch>,
     pub events: Vec<WatchEvent>,
     pub end: Option<(Instant, WatchEnd)>,
@@ -444,7 +444,7 @@ impl History {
         }
         let record = &mut self.watches[watch.0 as usize];
         if response.created {
-            record.created = Some(revision);
+            record.created = Some((at, revision));
         }
         if !events.is_empty() || !(response.created || response.canceled) {
             let from = record.events.len() as u32;

@@ -1,5 +1,6 @@
 //! The simulated world.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod cpu;

@@ -103,6 +103,12 @@ impl Value {
         }
     }
 
+    /// The first 8 bytes, fewer of a shorter value.
+    pub fn head(&self) -> &[u8] {
+        let kept = self.kept();
+        &kept[..kept.len().min(8)]
+    }
+
     /// Bytewise order, or `None` when two long values agree in the bytes that were kept.
     pub fn order(&self, other: &Value) -> Option<std::cmp::Ordering> {
         use std::cmp::Ordering::Equal;

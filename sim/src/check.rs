@@ -1,0 +1,109 @@
+//! Checkers: each judges one promise of the store from the recorded history, in one file.
+//!
+//! A run builds one [`Case`] and hands it to every [`Checker`] of [`all`]. What several of them need,
+//! the writes in the order of their revisions, is worked out once ([`replay`]).
+//!
+//! | File | Promise |
+//! |---|---|
+//! | `linearizability` | calls take effect one by one, at a point between call and return |
+//! | `serializable` | local reads show some past state, never the future, never going back on a member |
+//! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create |
+//! | `durability` | what was acknowledged is there at the end |
+//! | `state` | members at the same applied index hold the same state |
+//! | `election` | one leader per term |
+
+mod durability;
+mod election;
+mod linearizability;
+mod model;
+mod range;
+mod replay;
+mod serializable;
+mod state;
+mod unknown;
+mod watch;
+
+use std::cell::OnceCell;
+use std::fmt;
+
+pub use durability::Durability;
+pub use election::Election;
+pub use linearizability::Linearizability;
+pub use serializable::Serializable;
+pub use state::State;
+pub use watch::Watch;
+
+use crate::history::{History, OpId};
+use replay::Log;
+
+/// Judges one promise.
+pub trait Checker {
+    /// One word, as in reports.
+    fn name(&self) -> &'static str;
+    fn check(&self, case: &Case) -> Result<(), Violation>;
+}
+
+/// Every checker, in the order in which a report lists them.
+pub fn all() -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::new(Linearizability),
+        Box::new(Serializable),
+        Box::new(Watch),
+        Box::new(Durability),
+        Box::new(State),
+        Box::new(Election),
+    ]
+}
+
+/// A broken promise.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// A few fixed words: with the checker's name, what two failures have in common.
+    pub promise: &'static str,
+    pub message: String,
+    /// The operations that show it.
+    pub ops: Vec<OpId>,
+}
+
+impl Violation {
+    pub fn new(promise: &'static str, message: String, ops: Vec<OpId>) -> Self {
+        Self { promise, message, ops }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise, self.message)
+    }
+}
+
+/// A history under judgement, with what several checkers need of it.
+///
+/// Invariant: the history begins with an empty store at revision 1.
+#[derive(Debug)]
+pub struct Case<'h> {
+    pub history: &'h History,
+    log: OnceCell<Result<Log<'h>, Violation>>,
+}
+
+impl<'h> Case<'h> {
+    pub fn new(history: &'h History) -> Self {
+        Self { history, log: OnceCell::new() }
+    }
+
+    /// The writes in the order of their revisions, or why there is no such order.
+    fn log(&self) -> Result<&Log<'h>, &Violation> {
+        self.log.get_or_init(|| replay::replay(self.history)).as_ref()
+    }
+
+    /// For checkers that compare with the log: without one they cannot judge.
+    fn log_or_undecided(&self) -> Result<&Log<'h>, Violation> {
+        self.log().map_err(|_| {
+            Violation::new(
+                "undecided",
+                "the writes have no order to compare with: see linearizability".to_owned(),
+                Vec::new(),
+            )
+        })
+    }
+}

@@ -1,0 +1,129 @@
+//! Calls take effect one by one, each at a point between its call and its return.
+//!
+//! The order is given: writes by revision, and what made no revision just after the write of the
+//! revision it shows. So two things are left to check of each call. Its answer is the one the model gives at
+//! that place. And real time agrees with the order: when somebody had already been shown a later place
+//! before it was called, it came too late (for a read: it is stale).
+
+use super::model::{Model, View};
+use super::{Case, Checker, Violation};
+use crate::history::{Answer, Call, OpId, Operation, Outcome};
+
+#[derive(Debug)]
+pub struct Linearizability;
+
+impl Checker for Linearizability {
+    fn name(&self) -> &'static str {
+        "linearizability"
+    }
+
+    fn check(&self, case: &Case) -> Result<(), Violation> {
+        let log = case.log().map_err(Clone::clone)?;
+        let compactions = Compactions::of(case);
+        for (id, op) in case.history.operations_with_ids() {
+            let Outcome::Done { revision, answer } = &op.outcome else { continue };
+            if !has_place(&op.call) {
+                continue;
+            }
+            if *revision < 1 {
+                let message = format!("{id} was answered at revision {revision}");
+                return Err(Violation::new("revision", message, vec![id]));
+            }
+            if log.writer(*revision) == Some(id) {
+                let first_seen = log.first_seen(*revision);
+                if op.called > first_seen {
+                    return Err(too_late(id, op, *revision, "a write was seen before its call"));
+                }
+                continue;
+            }
+            if op.called > log.first_seen(revision + 1) {
+                return Err(too_late(id, op, *revision, "stale read"));
+            }
+            compactions.check(id, op)?;
+            check_answer(&log.model, op, *revision, answer).map_err(|mismatch| {
+                let message = format!("{id} at revision {revision}: {mismatch}");
+                Violation::new("read result", message, vec![id])
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the call has a place in the one order: not what a member answers from its own state.
+fn has_place(call: &Call) -> bool {
+    match call {
+        Call::Range(_) | Call::Txn(_) => !call.is_serializable(),
+        Call::Put(_) | Call::Delete(_) | Call::Compact { .. } => true,
+        Call::LeaseGrant { .. } | Call::LeaseRevoke { .. } => true,
+        Call::LeaseKeepAlive { .. } | Call::Other(_) => false,
+    }
+}
+
+fn too_late(id: OpId, op: &Operation, revision: i64, promise: &'static str) -> Violation {
+    let message = format!(
+        "{id} of client {} was answered at revision {revision}, but before its call at {:?} somebody had been shown {}",
+        op.client.0,
+        std::time::Duration::from_nanos(op.called.ns),
+        if promise == "stale read" { "a later one" } else { "that revision" },
+    );
+    Violation::new(promise, message, vec![id])
+}
+
+/// Compares the answer of a call that changed nothing with the store at `revision`.
+pub(super) fn check_answer(
+    model: &Model,
+    op: &Operation,
+    revision: i64,
+    answer: &Answer,
+) -> Result<(), String> {
+    let mut view = View::new(model, revision);
+    match &op.call {
+        Call::Range(range) => view.range_op(range, Some(answer)),
+        Call::Delete(delete) => view.delete_op(delete, Some(answer)),
+        Call::Txn(txn) => view.txn_op(txn, Some(answer)),
+        _ => Ok(()),
+    }
+}
+
+/// Acknowledged compactions: what they cut off cannot be read any more.
+struct Compactions {
+    /// Return and revision; both go up.
+    done: Vec<(detkv_core::Instant, i64)>,
+}
+
+impl Compactions {
+    fn of(case: &Case) -> Self {
+        let mut done: Vec<_> = case
+            .history
+            .operations()
+            .iter()
+            .filter_map(|op| match (&op.call, &op.outcome) {
+                (Call::Compact { revision }, Outcome::Done { .. }) => {
+                    Some((op.returned, *revision))
+                }
+                _ => None,
+            })
+            .collect();
+        done.sort_unstable();
+        let mut highest = i64::MIN;
+        for (_, revision) in &mut done {
+            highest = highest.max(*revision);
+            *revision = highest;
+        }
+        Self { done }
+    }
+
+    fn check(&self, id: OpId, op: &Operation) -> Result<(), Violation> {
+        let Call::Range(range) = &op.call else { return Ok(()) };
+        let before = self.done.partition_point(|(returned, _)| *returned < op.called);
+        if range.revision > 0 && before > 0 && range.revision < self.done[before - 1].1 {
+            let message = format!(
+                "{id} read revision {}, which was compacted at {} before",
+                range.revision,
+                self.done[before - 1].1
+            );
+            return Err(Violation::new("compacted revision was read", message, vec![id]));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,334 @@
+//! The writes of a history in the order of their revisions, replayed on the model.
+//!
+//! Every response carries a revision, so an acknowledged write names its own place. Revisions that no
+//! acknowledged write claims are the work of calls with unknown outcome and of expired leases; what was
+//! seen of them (rows in reads, events in watches) tells which (`unknown`). Near-linear in the history.
+
+use std::collections::BTreeSet;
+
+use detkv_core::Instant;
+use rustc_hash::FxHashMap;
+
+use super::Violation;
+use super::model::{Effect, Model, Rank, Slot, View};
+use super::unknown::{Evidence, Unknowns};
+use crate::history::{Answer, Call, History, Op, OpId, Operation, Outcome, TxnAnswer, TxnCall};
+
+/// The first change takes revision 2: a fresh store is at 1.
+const FIRST: i64 = 2;
+
+/// What happened, by revision.
+#[derive(Debug)]
+pub struct Log<'h> {
+    pub model: Model<'h>,
+    /// In execution order.
+    pub changes: Vec<Change>,
+    /// `from[r]`: the first of `changes` at revision `r` or later. One more than there are revisions.
+    from: Vec<u32>,
+    /// By revision. `None`: an expired lease, or nobody knows.
+    writers: Vec<Option<OpId>>,
+    /// `seen[r]`: when a client was first shown revision `r` or a later one.
+    seen: Vec<Instant>,
+    /// Revisions whose changes are not known.
+    unknown: BTreeSet<i64>,
+    /// The newest revision anybody saw.
+    pub last: i64,
+}
+
+/// One change in execution order.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Change {
+    pub revision: i64,
+    pub effect: Effect,
+}
+
+impl Log<'_> {
+    /// The changes of revision `from` and later, up to and with `to`.
+    pub fn changes_in(&self, from: i64, to: i64) -> &[Change] {
+        let from = from.clamp(0, self.last + 1);
+        let to = (to + 1).clamp(from, self.last + 1);
+        &self.changes[self.from[from as usize] as usize..self.from[to as usize] as usize]
+    }
+
+    pub fn writer(&self, revision: i64) -> Option<OpId> {
+        *self.writers.get(usize::try_from(revision).ok()?)?
+    }
+
+    /// When a client was first shown `revision` or a later one; `Instant::FAR` if never.
+    pub fn first_seen(&self, revision: i64) -> Instant {
+        usize::try_from(revision)
+            .ok()
+            .and_then(|r| self.seen.get(r).copied())
+            .unwrap_or(Instant::FAR)
+    }
+
+    /// Whether every change is known. If not, what was not seen can be compared with nothing.
+    pub fn is_complete(&self) -> bool {
+        self.unknown.is_empty()
+    }
+}
+
+/// Orders and replays the writes of `history`.
+///
+/// Errors: two writes at one revision, an answer that the model does not give, a revision that nothing explains.
+pub fn replay(history: &History) -> Result<Log<'_>, Violation> {
+    let last = last_revision(history)?;
+    let (writers, revokes) = claims(history, last)?;
+    let seen = first_seen(history, last);
+    let evidence = Evidence::gather(history, &writers);
+    let mut replayer = Replayer {
+        log: Log {
+            model: Model::new(history),
+            changes: Vec::with_capacity(writers.len()),
+            from: vec![0; FIRST as usize],
+            writers,
+            seen,
+            unknown: BTreeSet::new(),
+            last,
+        },
+        attached: FxHashMap::default(),
+        revokes,
+        unknowns: Unknowns::new(history),
+    };
+    for revision in FIRST..=last {
+        replayer.step(revision, &evidence)?;
+    }
+    replayer.log.from.push(replayer.log.changes.len() as u32);
+    replayer.unknowns.assign(&mut replayer.log.writers)?;
+    Ok(replayer.log)
+}
+
+/// The newest revision that any response showed, refused when no history of this many requests can reach it.
+fn last_revision(history: &History) -> Result<i64, Violation> {
+    let mut last = (1, None);
+    for (id, op) in history.operations_with_ids() {
+        if let Outcome::Done { revision, .. } = op.outcome
+            && revision > last.0
+        {
+            last = (revision, Some(id));
+        }
+    }
+    for watch in history.watches() {
+        let shown = watch.batches.iter().map(|batch| batch.revision);
+        for revision in shown.chain(watch.created.map(|(_, revision)| revision)) {
+            last = last.max((revision, None));
+        }
+    }
+    let leases =
+        history.operations().iter().filter(|op| matches!(op.call, Call::LeaseGrant { .. })).count();
+    let writes = history.operations().iter().filter(|op| op.call.may_write()).count();
+    let bound = 1 + (leases + writes) as i64;
+    if last.0 > bound {
+        let message = format!(
+            "a response showed revision {}, but {writes} writes and {leases} leases reach {bound} at most",
+            last.0
+        );
+        return Err(Violation::new("revision", message, last.1.into_iter().collect()));
+    }
+    Ok(last.0)
+}
+
+type Revokes = FxHashMap<i64, Vec<OpId>>;
+
+/// Who claims which revision; acknowledged revokes, which claim one only if their lease had keys, apart.
+fn claims(history: &History, last: i64) -> Result<(Vec<Option<OpId>>, Revokes), Violation> {
+    let mut writers: Vec<Option<OpId>> = vec![None; last as usize + 1];
+    let mut revokes = Revokes::default();
+    for (id, op) in history.operations_with_ids() {
+        let Outcome::Done { revision, answer } = &op.outcome else { continue };
+        if let Call::LeaseRevoke { .. } = op.call {
+            revokes.entry(*revision).or_default().push(id);
+            continue;
+        }
+        if !has_changed(&op.call, answer) {
+            continue;
+        }
+        if *revision < FIRST {
+            let message = format!("{id} changed something at revision {revision}");
+            return Err(Violation::new("revision", message, vec![id]));
+        }
+        if let Some(other) = writers[*revision as usize].replace(id) {
+            let message = format!("{other} and {id} were both given revision {revision}");
+            return Err(Violation::new("one write per revision", message, vec![other, id]));
+        }
+    }
+    Ok((writers, revokes))
+}
+
+/// Whether an acknowledged request made a new revision.
+pub fn has_changed(call: &Call, answer: &Answer) -> bool {
+    match (call, answer) {
+        (Call::Put(_), _) => true,
+        (Call::Delete(_), Answer::Deleted(got)) => got.deleted > 0,
+        (Call::Txn(txn), Answer::Txn(got)) => txn_has_changed(txn, got),
+        _ => false,
+    }
+}
+
+fn txn_has_changed(txn: &TxnCall, got: &TxnAnswer) -> bool {
+    let ops = if got.succeeded { &txn.success } else { &txn.failure };
+    ops.iter().zip(&got.answers).any(|(op, answer)| match (op, answer) {
+        (Op::Put(_), _) => true,
+        (Op::Delete(_), Answer::Deleted(got)) => got.deleted > 0,
+        (Op::Txn(txn), Answer::Txn(got)) => txn_has_changed(txn, got),
+        _ => false,
+    })
+}
+
+fn first_seen(history: &History, last: i64) -> Vec<Instant> {
+    let mut seen = vec![Instant::FAR; last as usize + 2];
+    let mut show = |revision: i64, at: Instant| {
+        if revision > 0 {
+            let first = &mut seen[revision as usize];
+            *first = at.min(*first);
+        }
+    };
+    for op in history.operations() {
+        if let Outcome::Done { revision, .. } = op.outcome {
+            show(revision, op.returned);
+        }
+    }
+    for watch in history.watches() {
+        if let Some((at, revision)) = watch.created {
+            show(revision, at);
+        }
+        for batch in &watch.batches {
+            show(batch.revision, batch.at);
+        }
+    }
+    for revision in (0..seen.len() - 1).rev() {
+        seen[revision] = seen[revision].min(seen[revision + 1]);
+    }
+    seen
+}
+
+struct Replayer<'h> {
+    log: Log<'h>,
+    /// Keys of each lease.
+    attached: FxHashMap<i64, BTreeSet<Rank>>,
+    revokes: Revokes,
+    unknowns: Unknowns,
+}
+
+impl<'h> Replayer<'h> {
+    /// Finds out what happened at `revision` and applies it.
+    fn step(&mut self, revision: i64, evidence: &Evidence) -> Result<(), Violation> {
+        self.log.from.push(self.log.changes.len() as u32);
+        let effects = match self.log.writers[revision as usize] {
+            Some(id) => self.acknowledged(revision, id)?,
+            None => match self.revoked(revision) {
+                Some(effects) => effects,
+                None => self.unclaimed(revision, evidence)?,
+            },
+        };
+        for effect in effects {
+            self.apply(revision, effect);
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&self, revision: i64, id: OpId) -> Result<Vec<Effect>, Violation> {
+        let op = self.log.model.history.operation(id);
+        let Outcome::Done { answer, .. } = &op.outcome else {
+            unreachable!("only acknowledged writes claim a revision")
+        };
+        effects_of(&self.log.model, op, revision, Some(answer)).map_err(|mismatch| {
+            let message = format!("{id} at revision {revision}: {mismatch}");
+            Violation::new("write result", message, vec![id])
+        })
+    }
+
+    /// An acknowledged revoke with this revision whose lease had keys.
+    fn revoked(&mut self, revision: i64) -> Option<Vec<Effect>> {
+        for id in self.revokes.get(&revision)? {
+            let Call::LeaseRevoke { id: lease } = self.log.model.history.operation(*id).call else {
+                unreachable!("only revokes are kept here")
+            };
+            let effects = self.deletes_of_lease(lease);
+            if !effects.is_empty() {
+                self.log.writers[revision as usize] = Some(*id);
+                return Some(effects);
+            }
+        }
+        None
+    }
+
+    fn deletes_of_lease(&self, lease: i64) -> Vec<Effect> {
+        let keys = self.attached.get(&lease).into_iter().flatten();
+        keys.map(|rank| Effect { rank: *rank, slot: Slot::Absent }).collect()
+    }
+
+    /// The work of a request without an answer, or of an expired lease.
+    fn unclaimed(&mut self, revision: i64, evidence: &Evidence) -> Result<Vec<Effect>, Violation> {
+        let deadline = self.log.first_seen(revision);
+        let Some(seen) = evidence.at(revision) else { return self.unseen(revision, deadline) };
+        let model = &self.log.model;
+        // First: an expiry needs no request, so it must not use one up.
+        if let Some(lease) = seen.deleted_lease(model, revision) {
+            let effects = self.deletes_of_lease(lease);
+            if seen.agrees_with(model, &effects) {
+                return Ok(effects);
+            }
+        }
+        if let Some(effects) = self.unknowns.explain(model, revision, seen, deadline) {
+            return Ok(effects);
+        }
+        if !self.log.unknown.is_empty() {
+            return Ok(seen.as_effects(model));
+        }
+        let (message, ops) = seen.unexplained(model, revision);
+        Err(Violation::new("nothing explains a change", message, ops))
+    }
+
+    /// Nobody saw what changed: everything that an open write or a lease could touch becomes unknown.
+    fn unseen(&mut self, revision: i64, deadline: Instant) -> Result<Vec<Effect>, Violation> {
+        let mut touched = self.unknowns.touchable(&self.log.model, deadline);
+        touched.extend(self.attached.values().flatten());
+        if touched.is_empty() {
+            let message = format!(
+                "revision {revision} was passed, but no acknowledged write, open write or lease made it"
+            );
+            return Err(Violation::new("nothing explains a change", message, Vec::new()));
+        }
+        self.log.unknown.insert(revision);
+        Ok(touched.into_iter().map(|rank| Effect { rank, slot: Slot::Unknown }).collect())
+    }
+
+    fn apply(&mut self, revision: i64, effect: Effect) {
+        let lease_of = |slot: Slot| match slot {
+            Slot::Known(kv) => kv.lease,
+            Slot::Absent | Slot::Unknown => 0,
+        };
+        let (old, new) =
+            (lease_of(self.log.model.at(effect.rank, revision)), lease_of(effect.slot));
+        if old != new {
+            if let Some(keys) = self.attached.get_mut(&old) {
+                keys.remove(&effect.rank);
+            }
+            if new != 0 {
+                self.attached.entry(new).or_default().insert(effect.rank);
+            }
+        }
+        self.log.model.apply(revision, effect);
+        if effect.slot != Slot::Unknown {
+            self.log.changes.push(Change { revision, effect });
+        }
+    }
+}
+
+/// What `op` does as the write of `revision`, its answer compared when there is one.
+pub fn effects_of(
+    model: &Model,
+    op: &Operation,
+    revision: i64,
+    answer: Option<&Answer>,
+) -> Result<Vec<Effect>, String> {
+    let mut view = View::new(model, revision - 1);
+    match &op.call {
+        Call::Put(put) => view.put_op(put, answer)?,
+        Call::Delete(delete) => view.delete_op(delete, answer)?,
+        Call::Txn(txn) => view.txn_op(txn, answer)?,
+        _ => {}
+    }
+    Ok(view.effects)
+}

@@ -1,0 +1,102 @@
+//! Serializable reads may be stale. They equal some past state, never the future, and a member that
+//! stays up never goes back.
+
+use std::collections::BTreeMap;
+
+use detkv_core::{Instant, MemberId};
+
+use super::linearizability::check_answer;
+use super::{Case, Checker, Violation};
+use crate::history::{Fact, OpId, Outcome};
+
+#[derive(Debug)]
+pub struct Serializable;
+
+impl Checker for Serializable {
+    fn name(&self) -> &'static str {
+        "serializable"
+    }
+
+    fn check(&self, case: &Case) -> Result<(), Violation> {
+        let log = case.log_or_undecided()?;
+        for (id, op) in case.history.operations_with_ids() {
+            let Outcome::Done { revision, answer } = &op.outcome else { continue };
+            if !op.call.is_serializable() {
+                continue;
+            }
+            if let Some(writer) = log.writer(*revision)
+                && case.history.operation(writer).called > op.returned
+            {
+                let message = format!("{id} shows revision {revision}, which {writer} made later");
+                return Err(Violation::new("a read of the future", message, vec![id, writer]));
+            }
+            check_answer(&log.model, op, *revision, answer).map_err(|mismatch| {
+                let message = format!("{id} at revision {revision}: {mismatch}");
+                Violation::new("no past state", message, vec![id])
+            })?;
+        }
+        never_goes_back(case)
+    }
+}
+
+/// What one member showed, in the order of time.
+#[derive(Default)]
+struct Shown {
+    /// (call, return, revision, op) of every answer.
+    answers: Vec<(Instant, Instant, i64, OpId)>,
+    /// When it went down: it may come back with less applied.
+    downs: Vec<Instant>,
+}
+
+fn never_goes_back(case: &Case) -> Result<(), Violation> {
+    let mut members: BTreeMap<MemberId, Shown> = BTreeMap::new();
+    for (id, op) in case.history.operations_with_ids() {
+        if let Outcome::Done { revision, .. } = op.outcome
+            && revision > 0
+        {
+            let shown = members.entry(op.member).or_default();
+            shown.answers.push((op.called, op.returned, revision, id));
+        }
+    }
+    for (at, fact) in case.history.facts() {
+        if let Fact::Down { member, .. } = fact {
+            members.entry(*member).or_default().downs.push(*at);
+        }
+    }
+    members.iter().try_for_each(|(member, shown)| shown.check(*member))
+}
+
+impl Shown {
+    fn check(&self, member: MemberId) -> Result<(), Violation> {
+        let mut by_return: Vec<usize> = (0..self.answers.len()).collect();
+        by_return.sort_by_key(|i| self.answers[*i].1);
+        let mut returned = by_return.into_iter().peekable();
+        let mut highest: Option<(Instant, i64, OpId)> = None;
+        // Operations are numbered in the order of their calls.
+        for (called, _, revision, id) in &self.answers {
+            while let Some(i) = returned.next_if(|i| self.answers[*i].1 < *called) {
+                let (_, at, revision, id) = self.answers[i];
+                if self.uptime(at) != highest.map_or(usize::MAX, |(at, ..)| self.uptime(at))
+                    || highest.is_some_and(|(_, highest, _)| revision > highest)
+                {
+                    highest = Some((at, revision, id));
+                }
+            }
+            if let Some((at, highest, before)) = highest
+                && highest > *revision
+                && self.uptime(at) == self.uptime(*called)
+            {
+                let message = format!(
+                    "member {member} answered {before} at revision {highest}, then {id} at {revision}"
+                );
+                return Err(Violation::new("a member went back", message, vec![before, *id]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of the uptime that holds this time.
+    fn uptime(&self, at: Instant) -> usize {
+        self.downs.partition_point(|down| *down <= at)
+    }
+}

@@ -1,0 +1,98 @@
+//! The durability, state and election checkers reject planted bad histories.
+
+mod check_support;
+
+use check_support::*;
+use detkv_core::MemberId;
+use detkv_core::member::Role;
+use detkv_sim::check::{Durability, Election, Linearizability, State};
+use detkv_sim::history::{Fact, Failure, Phase};
+
+fn some_puts() -> Script {
+    let mut script = Script::new();
+    for (key, value) in [("a", "1"), ("b", "1"), ("a", "2")] {
+        script.run(1, put(key, value));
+    }
+    script
+}
+
+#[test]
+fn checker_accepts_when_everything_is_read_back() {
+    let mut script = some_puts();
+    let lost = script.call(2, put("c", "1"));
+    script.fail(lost, Failure::Unknown);
+    script.read_back();
+    accepts(&script, &Durability);
+}
+
+#[test]
+fn checker_rejects_a_lost_tail() {
+    // The cluster forgot the last acknowledged put and says so honestly.
+    let mut script = some_puts();
+    let mut forgetful = Script::new();
+    for (key, value) in [("a", "1"), ("b", "1")] {
+        forgetful.run(1, put(key, value));
+    }
+    script.store = forgetful.store;
+    script.read_back();
+    rejects(&script, &Durability, "an acknowledged write is lost");
+    rejects(&script, &Linearizability, "stale read");
+}
+
+#[test]
+fn checker_rejects_a_row_that_is_gone() {
+    let mut script = some_puts();
+    script.store.rows.remove(&bytes("b"));
+    script.read_back();
+    rejects(&script, &Durability, "an acknowledged write is lost");
+}
+
+#[test]
+fn checker_rejects_an_event_that_is_gone_from_the_past() {
+    // An overwritten version is missing: only the watch of the past shows it.
+    let mut script = some_puts();
+    script.store.revisions[0].clear();
+    script.read_back();
+    rejects(&script, &Durability, "an acknowledged write is lost");
+}
+
+#[test]
+fn checker_does_not_judge_without_a_readout() {
+    let mut script = some_puts();
+    rejects(&script, &Durability, "undecided");
+    script.fact(Fact::Phase(Phase::Readout));
+    rejects(&script, &Durability, "undecided");
+}
+
+#[test]
+fn checker_rejects_two_states_at_one_index() {
+    let mut script = some_puts();
+    let sample = |member, applied_index, hash| Fact::StateHash {
+        member: MemberId(member),
+        applied_index,
+        hash,
+    };
+    script.fact(sample(1, 5, 0xa));
+    script.fact(sample(2, 4, 0xb));
+    script.fact(sample(2, 5, 0xa));
+    accepts(&script, &State);
+    script.fact(sample(3, 5, 0xc));
+    rejects(&script, &State, "equal index, equal state");
+}
+
+#[test]
+fn checker_rejects_two_leaders_of_one_term() {
+    let mut script = some_puts();
+    let leads = |member, term| Fact::Role {
+        member: MemberId(member),
+        role: Role::Leader,
+        term,
+        leader: Some(MemberId(member)),
+    };
+    script.fact(leads(1, 2));
+    script.fact(leads(2, 3));
+    script.fact(leads(1, 4));
+    accepts(&script, &Election);
+    script.fact(leads(2, 4));
+    rejects(&script, &Election, "one leader per term");
+}
