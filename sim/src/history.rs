@@ -11,9 +11,8 @@ use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use detkv_core::api::{Request, Response};
+use detkv_core::api::Request;
 use detkv_core::member::Role;
-use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::{etcdserverpb as pb, mvccpb};
 use detkv_core::{ApiError, Instant, MemberId};
 
@@ -22,6 +21,8 @@ pub use call::{
     Target, TxnAnswer, TxnCall,
 };
 pub use intern::{Interner, Value};
+
+use crate::handle::Reply;
 
 /// A client of a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -57,14 +58,6 @@ pub struct Kv {
     pub mod_revision: i64,
     pub version: i64,
     pub lease: i64,
-}
-
-/// What a member answered to a call.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Reply {
-    /// A Range or a read-only Txn, as the store's reader served it.
-    Read(ReadResult),
-    Response(Response),
 }
 
 /// How a call ended without an answer.

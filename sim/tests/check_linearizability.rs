@@ -4,12 +4,13 @@ mod check_support;
 
 use check_support::random::{Shape, good_history};
 use check_support::*;
-use detkv_core::api::{RangeRows, Request, Response};
-use detkv_core::mvcc::ReadResult;
+use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
+use detkv_core::pb::mvccpb::KeyValue;
 use detkv_core::{ApiError, MemberId};
+use detkv_sim::Reply;
 use detkv_sim::check::{Linearizability, Serializable, all};
-use detkv_sim::history::{DownHow, Fact, Failure, Reply};
+use detkv_sim::history::{DownHow, Fact, Failure};
 use proptest::prelude::*;
 
 /// Two puts, the answer of the first kept for a later lie.
@@ -22,24 +23,18 @@ fn two_puts() -> (Script, Reply) {
 }
 
 fn with_revision(reply: Reply, revision: i64) -> Reply {
-    let header = pb::ResponseHeader { revision, ..Default::default() };
+    let header = Some(pb::ResponseHeader { revision, ..Default::default() });
     match reply {
-        Reply::Read(ReadResult::Range(rows)) => {
-            Reply::Read(ReadResult::Range(RangeRows { header, ..rows }))
-        }
-        Reply::Response(Response::Put(put)) => {
-            Reply::Response(Response::Put(pb::PutResponse { header: Some(header), ..put }))
-        }
-        Reply::Response(Response::Txn(txn)) => {
-            Reply::Response(Response::Txn(pb::TxnResponse { header: Some(header), ..txn }))
-        }
+        Reply::Range(rows) => Reply::Range(pb::RangeResponse { header, ..rows }),
+        Reply::Put(put) => Reply::Put(pb::PutResponse { header, ..put }),
+        Reply::Txn(txn) => Reply::Txn(pb::TxnResponse { header, ..txn }),
         other => panic!("no revision to change in {other:?}"),
     }
 }
 
-fn rows(reply: Reply) -> RangeRows {
+fn rows(reply: Reply) -> pb::RangeResponse {
     match reply {
-        Reply::Read(ReadResult::Range(rows)) => rows,
+        Reply::Range(rows) => rows,
         other => panic!("not a range: {other:?}"),
     }
 }
@@ -76,16 +71,22 @@ fn checker_rejects_a_read_of_a_value_that_was_overwritten() {
 fn checker_rejects_a_read_with_a_missing_key_and_one_with_a_phantom() {
     let (mut script, _) = two_puts();
     script.run_wrong(get_all(), |reply| {
-        Reply::Read(ReadResult::Range(RangeRows { kvs: vec![], count: 0, ..rows(reply) }))
+        Reply::Range(pb::RangeResponse { kvs: vec![], count: 0, ..rows(reply) })
     });
     rejects(&script, &Linearizability, "read result");
 
     let (mut script, _) = two_puts();
     script.run_wrong(get("b"), |reply| {
         let mut rows = rows(reply);
-        rows.kvs.push(bytes("\x0a\x01b\x10\x02\x18\x02\x20\x01"));
+        rows.kvs.push(KeyValue {
+            key: bytes("b"),
+            create_revision: 2,
+            mod_revision: 2,
+            version: 1,
+            ..Default::default()
+        });
         rows.count = 1;
-        Reply::Read(ReadResult::Range(rows))
+        Reply::Range(rows)
     });
     rejects(&script, &Linearizability, "read result");
 }
@@ -128,17 +129,15 @@ fn checker_rejects_a_wrong_prev_kv_and_a_wrong_number_of_deletes() {
     let (mut script, _) = two_puts();
     let request = pb::PutRequest { prev_kv: true, ..put_request("a", "3") };
     script.run_wrong(Request::Put(request), |reply| {
-        let Reply::Response(Response::Put(put)) = reply else { panic!("a put answers a put") };
-        Reply::Response(Response::Put(pb::PutResponse { prev_kv: None, ..put }))
+        let Reply::Put(put) = reply else { panic!("a put answers a put") };
+        Reply::Put(pb::PutResponse { prev_kv: None, ..put })
     });
     rejects(&script, &Linearizability, "write result");
 
     let (mut script, _) = two_puts();
     script.run_wrong(delete("a"), |reply| {
-        let Reply::Response(Response::DeleteRange(got)) = reply else {
-            panic!("a delete answers a delete")
-        };
-        Reply::Response(Response::DeleteRange(pb::DeleteRangeResponse { deleted: 2, ..got }))
+        let Reply::DeleteRange(got) = reply else { panic!("a delete answers a delete") };
+        Reply::DeleteRange(pb::DeleteRangeResponse { deleted: 2, ..got })
     });
     rejects(&script, &Linearizability, "write result");
 }
@@ -151,7 +150,7 @@ fn checker_rejects_a_txn_that_took_the_wrong_branch() {
     script.run(1, guarded_put("a", 2, "2"));
     let lost = script.call(2, guarded_put("a", 2, "3"));
     let right = script.take_effect(lost);
-    let Reply::Response(Response::Txn(got)) = &right else { panic!("a txn answers a txn") };
+    let Reply::Txn(got) = &right else { panic!("a txn answers a txn") };
     assert!(!got.succeeded, "the reference store must refuse the second guarded put");
     let put = pb::response_op::Response::ResponsePut(pb::PutResponse::default());
     let lie = pb::TxnResponse {
@@ -159,7 +158,7 @@ fn checker_rejects_a_txn_that_took_the_wrong_branch() {
         responses: vec![pb::ResponseOp { response: Some(put) }],
         header: Some(pb::ResponseHeader { revision: 4, ..Default::default() }),
     };
-    script.answer(lost, Reply::Response(Response::Txn(lie)));
+    script.answer(lost, Reply::Txn(lie));
     rejects(&script, &Linearizability, "write result");
 }
 
@@ -343,7 +342,7 @@ fn checker_rejects_a_member_that_goes_back_unless_it_restarted() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn checkers_accept_good_histories(seed in any::<u64>(), keys in 1u32..8, clients in 1u32..8) {

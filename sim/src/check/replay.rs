@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::Violation;
 use super::model::{Effect, Model, Rank, Slot, View};
-use super::unknown::{Evidence, Unknowns};
+use super::unknown::{Evidence, Seen, Unknowns};
 use crate::history::{Answer, Call, History, Op, OpId, Operation, Outcome, TxnAnswer, TxnCall};
 
 /// The first change takes revision 2: a fresh store is at 1.
@@ -216,7 +216,7 @@ impl<'h> Replayer<'h> {
         self.log.from.push(self.log.changes.len() as u32);
         let effects = match self.log.writers[revision as usize] {
             Some(id) => self.acknowledged(revision, id)?,
-            None => match self.revoked(revision) {
+            None => match self.revoked(revision, evidence.at(revision)) {
                 Some(effects) => effects,
                 None => self.unclaimed(revision, evidence)?,
             },
@@ -239,13 +239,16 @@ impl<'h> Replayer<'h> {
     }
 
     /// An acknowledged revoke with this revision whose lease had keys.
-    fn revoked(&mut self, revision: i64) -> Option<Vec<Effect>> {
+    ///
+    /// What was seen must agree: a revoke of an emptied lease carries the revision that emptied it.
+    fn revoked(&mut self, revision: i64, seen: Option<&Seen>) -> Option<Vec<Effect>> {
         for id in self.revokes.get(&revision)? {
             let Call::LeaseRevoke { id: lease } = self.log.model.history.operation(*id).call else {
                 unreachable!("only revokes are kept here")
             };
             let effects = self.deletes_of_lease(lease);
-            if !effects.is_empty() {
+            let agrees = seen.is_none_or(|seen| seen.agrees_with(&self.log.model, &effects));
+            if !effects.is_empty() && agrees {
                 self.log.writers[revision as usize] = Some(*id);
                 return Some(effects);
             }

@@ -1,13 +1,11 @@
 //! Requests and answers as the history keeps them: the messages with keys, values and rows interned.
 
 use bytes::Bytes;
-use detkv_core::api::{RangeRows, Request, Response};
-use detkv_core::mvcc::ReadResult;
+use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::pb::mvccpb::KeyValue;
-use prost::Message as _;
 
-use super::{History, KeyId, KvId, Outcome, Reply, ValueId};
+use super::{History, KeyId, KvId, Outcome, ValueId};
+use crate::handle::Reply;
 
 /// Keys from `key` to `end` (surface spec §3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -297,37 +295,28 @@ impl History {
 
     pub(super) fn outcome(&mut self, reply: &Reply) -> Outcome {
         let (header, answer) = match reply {
-            Reply::Read(ReadResult::Range(rows)) => {
-                (Some(&rows.header), Answer::Rows(Box::new(self.encoded_rows(rows))))
-            }
-            Reply::Read(ReadResult::Txn(txn)) => (txn.header.as_ref(), self.txn_answer(txn)),
-            Reply::Response(response) => self.response(response),
+            Reply::Range(r) => (&r.header, self.rows_answer(r)),
+            Reply::Put(r) => (&r.header, self.put_answer(r)),
+            Reply::DeleteRange(r) => (&r.header, self.delete_answer(r)),
+            Reply::Txn(r) => (&r.header, self.txn_answer(r)),
+            Reply::LeaseGrant(r) => (&r.header, Answer::Lease { id: r.id, ttl_secs: r.ttl }),
+            Reply::LeaseKeepAlive(r) => (&r.header, Answer::Lease { id: r.id, ttl_secs: r.ttl }),
+            Reply::Compact(r) => (&r.header, Answer::Nothing),
+            Reply::LeaseRevoke(r) => (&r.header, Answer::Nothing),
+            Reply::LeaseTimeToLive(r) => (&r.header, Answer::Nothing),
+            Reply::LeaseLeases(r) => (&r.header, Answer::Nothing),
+            Reply::Status(r) => (&r.header, Answer::Nothing),
+            Reply::MemberList(r) => (&r.header, Answer::Nothing),
+            Reply::Alarm(r) => (&r.header, Answer::Nothing),
+            Reply::HashKv(r) => (&r.header, Answer::Nothing),
+            Reply::MoveLeader(r) => (&r.header, Answer::Nothing),
         };
-        Outcome::Done { revision: header.map_or(0, |header| header.revision), answer }
+        Outcome::Done { revision: header.as_ref().map_or(0, |header| header.revision), answer }
     }
 
-    fn response<'a>(&mut self, response: &'a Response) -> (Option<&'a pb::ResponseHeader>, Answer) {
-        match response {
-            Response::ReadReady(ready) => (Some(&ready.header), Answer::Nothing),
-            Response::Put(put) => (put.header.as_ref(), self.put_answer(put)),
-            Response::DeleteRange(delete) => (delete.header.as_ref(), self.delete_answer(delete)),
-            Response::Txn(txn) => (txn.header.as_ref(), self.txn_answer(txn)),
-            Response::Compact(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::LeaseGrant(r) => {
-                (r.header.as_ref(), Answer::Lease { id: r.id, ttl_secs: r.ttl })
-            }
-            Response::LeaseRevoke(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::LeaseKeepAlive(r) => {
-                (r.header.as_ref(), Answer::Lease { id: r.id, ttl_secs: r.ttl })
-            }
-            Response::LeaseTimeToLive(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::LeaseLeases(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::Status(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::MemberList(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::Alarm(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::HashKv(r) => (r.header.as_ref(), Answer::Nothing),
-            Response::MoveLeader(r) => (r.header.as_ref(), Answer::Nothing),
-        }
+    fn rows_answer(&mut self, range: &pb::RangeResponse) -> Answer {
+        let kvs = range.kvs.iter().map(|kv| self.intern_kv(kv)).collect();
+        Answer::Rows(Box::new(Rows { kvs, more: range.more, count: range.count }))
     }
 
     fn put_answer(&mut self, put: &pb::PutResponse) -> Answer {
@@ -344,11 +333,7 @@ impl History {
             ResponseDeleteRange, ResponsePut, ResponseRange, ResponseTxn,
         };
         let answers = txn.responses.iter().map(|op| match &op.response {
-            Some(ResponseRange(range)) => Answer::Rows(Box::new(Rows {
-                kvs: range.kvs.iter().map(|kv| self.intern_kv(kv)).collect(),
-                more: range.more,
-                count: range.count,
-            })),
+            Some(ResponseRange(range)) => self.rows_answer(range),
             Some(ResponsePut(put)) => self.put_answer(put),
             Some(ResponseDeleteRange(delete)) => self.delete_answer(delete),
             Some(ResponseTxn(txn)) => self.txn_answer(txn),
@@ -356,14 +341,5 @@ impl History {
         });
         let answers = answers.collect();
         Answer::Txn(Box::new(TxnAnswer { succeeded: txn.succeeded, answers }))
-    }
-
-    fn encoded_rows(&mut self, rows: &RangeRows) -> Rows {
-        let kvs = rows.kvs.iter().map(|encoded| {
-            // A row that does not decode is recorded as the empty one, which no store holds.
-            let kv = KeyValue::decode(encoded.clone()).unwrap_or_default();
-            self.intern_kv(&kv)
-        });
-        Rows { kvs: kvs.collect(), more: rows.more, count: rows.count }
     }
 }

@@ -7,14 +7,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use detkv_core::api::{RangeRows, Request, Response};
-use detkv_core::mvcc::ReadResult;
+use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::mvccpb::{Event as KvEvent, KeyValue, event::EventType};
 use detkv_core::{Instant, MemberId};
+use detkv_sim::Reply;
 use detkv_sim::check::{Case, Checker, Violation};
-use detkv_sim::history::{ClientId, Event, Fact, Failure, History, OpId, Phase, Reply, WatchId};
-use prost::Message as _;
+use detkv_sim::history::{ClientId, Event, Fact, Failure, History, OpId, Phase, WatchId};
 
 pub const MEMBER: MemberId = MemberId(1);
 
@@ -111,50 +110,40 @@ impl Store {
         let revision = self.revision() + 1;
         match request {
             Request::Range(range) => {
-                let found = self.range(range);
-                let kvs = found.kvs.iter().map(|kv| kv.encode_to_vec().into()).collect();
-                return Reply::Read(ReadResult::Range(RangeRows {
-                    header: self.header(),
-                    kvs,
-                    more: found.more,
-                    count: found.count,
-                }));
+                let header = Some(self.header());
+                return Reply::Range(pb::RangeResponse { header, ..self.range(range) });
             }
             Request::Put(put) => {
                 let mut response = self.put(put, revision, &mut events);
                 self.commit(events);
                 response.header = Some(self.header());
-                Reply::Response(Response::Put(response))
+                Reply::Put(response)
             }
             Request::DeleteRange(delete) => {
                 let mut response = self.delete(delete, revision, &mut events);
                 self.commit(events);
                 response.header = Some(self.header());
-                Reply::Response(Response::DeleteRange(response))
+                Reply::DeleteRange(response)
             }
             Request::Txn(txn) => {
                 let mut response = self.txn(txn, revision, &mut events);
                 self.commit(events);
                 response.header = Some(self.header());
-                Reply::Response(Response::Txn(response))
+                Reply::Txn(response)
             }
-            Request::LeaseGrant(grant) => {
-                Reply::Response(Response::LeaseGrant(pb::LeaseGrantResponse {
-                    header: Some(self.header()),
-                    id: grant.id,
-                    ttl: grant.ttl,
-                    ..Default::default()
-                }))
-            }
+            Request::LeaseGrant(grant) => Reply::LeaseGrant(pb::LeaseGrantResponse {
+                header: Some(self.header()),
+                id: grant.id,
+                ttl: grant.ttl,
+                ..Default::default()
+            }),
             Request::LeaseRevoke(revoke) => {
                 self.expire(revoke.id);
-                Reply::Response(Response::LeaseRevoke(pb::LeaseRevokeResponse {
-                    header: Some(self.header()),
-                }))
+                Reply::LeaseRevoke(pb::LeaseRevokeResponse { header: Some(self.header()) })
             }
-            Request::Compact(_) => Reply::Response(Response::Compact(pb::CompactionResponse {
-                header: Some(self.header()),
-            })),
+            Request::Compact(_) => {
+                Reply::Compact(pb::CompactionResponse { header: Some(self.header()) })
+            }
             other => panic!("the reference store does not know {other:?}"),
         }
     }

@@ -2,7 +2,8 @@
 
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_sim::history::{Event, Failure, OpId, Reply, WatchId};
+use detkv_sim::Reply;
+use detkv_sim::history::{Event, Failure, OpId, WatchId};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
