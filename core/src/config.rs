@@ -6,6 +6,9 @@ use sha1::{Digest, Sha1};
 
 use crate::event::MemberId;
 
+/// The version of etcd whose surface a member has, as reported to clients.
+pub const VERSION: &str = "3.6.0";
+
 /// How the Raft loop waits for the disk (rules 1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Profile {
@@ -86,7 +89,7 @@ impl Config {
             backend_sync_interval: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),
             wal_segment_bytes: crate::limits::WAL_SEGMENT_BYTES,
-            version: "3.6.0".to_owned(),
+            version: VERSION.to_owned(),
         }
     }
 

@@ -1,0 +1,231 @@
+//! /metrics: what the driver measures itself, and core's counters, under etcd's names (surface spec §14).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use detkv_core::member::Metrics as CoreMetrics;
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+
+/// Bytes of gRPC messages; one for the process, because a codec has no state.
+#[derive(Debug)]
+pub struct Traffic {
+    pub sent_bytes: AtomicU64,
+    pub received_bytes: AtomicU64,
+}
+
+pub static CLIENT_TRAFFIC: Traffic =
+    Traffic { sent_bytes: AtomicU64::new(0), received_bytes: AtomicU64::new(0) };
+
+/// Histograms and counters that the driver itself observes. Cloning shares them.
+#[derive(Clone, Debug)]
+pub struct DriverMetrics {
+    registry: Registry,
+    pub wal_fsync_seconds: Histogram,
+    pub snap_fsync_seconds: Histogram,
+    pub backend_commit_seconds: Histogram,
+    pub peer_sent_bytes: IntCounterVec,
+    pub peer_received_bytes: IntCounterVec,
+    pub peer_sent_failures: IntCounterVec,
+    /// 1 while the message connection to the peer is up.
+    pub active_peers: IntGaugeVec,
+    pub health_success: IntCounter,
+    pub health_failures: IntCounter,
+    pub grpc_started: IntCounterVec,
+    pub grpc_handled: IntCounterVec,
+}
+
+impl DriverMetrics {
+    /// `local` labels what is about this member, in hex.
+    pub fn new(local: &str, version: &str, quota_bytes: u64) -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let metrics = Self {
+            wal_fsync_seconds: disk_histogram(
+                r,
+                "etcd_disk_wal_fsync_duration_seconds",
+                "The latency distributions of fsync called by WAL.",
+            ),
+            snap_fsync_seconds: disk_histogram(
+                r,
+                "etcd_snap_fsync_duration_seconds",
+                "The latency distributions of fsync called by snap.",
+            ),
+            backend_commit_seconds: disk_histogram(
+                r,
+                "etcd_disk_backend_commit_duration_seconds",
+                "The latency distributions of commit called by backend.",
+            ),
+            peer_sent_bytes: counters(r, "etcd_network_peer_sent_bytes_total", &["To"]),
+            peer_received_bytes: counters(r, "etcd_network_peer_received_bytes_total", &["From"]),
+            peer_sent_failures: counters(r, "etcd_network_peer_sent_failures_total", &["To"]),
+            active_peers: gauges(r, "etcd_network_active_peers", &["Local", "Remote"]),
+            health_success: counter(r, "etcd_server_health_success"),
+            health_failures: counter(r, "etcd_server_health_failures"),
+            grpc_started: counters(
+                r,
+                "grpc_server_started_total",
+                &["grpc_method", "grpc_service", "grpc_type"],
+            ),
+            grpc_handled: counters(
+                r,
+                "grpc_server_handled_total",
+                &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
+            ),
+            registry,
+        };
+        let r = &metrics.registry;
+        gauges(r, "etcd_server_id", &["server_id"]).with_label_values(&[local]).set(1);
+        gauges(r, "etcd_server_version", &["server_version"]).with_label_values(&[version]).set(1);
+        let quota = gauge("etcd_server_quota_backend_bytes", quota_bytes);
+        register(r, quota);
+        metrics
+    }
+
+    /// The whole page, in Prometheus' text format.
+    pub fn render(&self, core: &CoreMetrics) -> Vec<u8> {
+        let mut families = self.registry.gather();
+        families.extend(core_families(core));
+        families.extend(process_families());
+        let mut page = Vec::new();
+        TextEncoder::new()
+            .encode(&families, &mut page)
+            .expect("every family has samples of its own type");
+        page
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
+    registry.register(Box::new(collector.clone())).expect("every name is registered once");
+    collector
+}
+
+/// A histogram with etcd's buckets for disk latencies: 1 ms, 2 ms … 8.192 s.
+fn disk_histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
+    let buckets = prometheus::exponential_buckets(0.001, 2.0, 14).expect("14 growing buckets");
+    let opts = HistogramOpts::new(name, help).buckets(buckets);
+    register(registry, Histogram::with_opts(opts).expect("a valid histogram name"))
+}
+
+fn counter(registry: &Registry, name: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help(name)).expect("a valid counter name"))
+}
+
+fn counters(registry: &Registry, name: &str, labels: &[&str]) -> IntCounterVec {
+    let vec = IntCounterVec::new(Opts::new(name, help(name)), labels);
+    register(registry, vec.expect("a valid counter name"))
+}
+
+fn gauges(registry: &Registry, name: &str, labels: &[&str]) -> IntGaugeVec {
+    let vec = IntGaugeVec::new(Opts::new(name, help(name)), labels);
+    register(registry, vec.expect("a valid gauge name"))
+}
+
+fn gauge(name: &str, value: u64) -> IntGauge {
+    let gauge = IntGauge::new(name, help(name)).expect("a valid gauge name");
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    gauge
+}
+
+/// A metric's name, read as words.
+fn help(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// A name on the page and its value.
+type Row = (&'static str, u64);
+
+fn core_families(m: &CoreMetrics) -> Vec<MetricFamily> {
+    let gauges: [Row; 17] = [
+        ("etcd_server_has_leader", m.has_leader.load()),
+        ("etcd_server_is_leader", m.is_leader.load()),
+        ("etcd_server_is_learner", m.is_learner.load()),
+        // Gauges in spite of their names: they are Raft indexes.
+        ("etcd_server_proposals_committed_total", m.proposals_committed_total.load()),
+        ("etcd_server_proposals_applied_total", m.proposals_applied_total.load()),
+        ("etcd_server_proposals_pending", m.proposals_pending.load()),
+        ("etcd_disk_wal_write_bytes_total", m.wal_write_bytes_total.load()),
+        ("etcd_mvcc_db_total_size_in_bytes", m.db_total_size_in_bytes.load()),
+        ("etcd_mvcc_db_total_size_in_use_in_bytes", m.db_total_size_in_use_in_bytes.load()),
+        ("etcd_debugging_mvcc_current_revision", m.current_revision.load()),
+        ("etcd_debugging_mvcc_compact_revision", m.compact_revision.load()),
+        ("etcd_debugging_mvcc_keys_total", m.keys_total.load()),
+        ("etcd_debugging_mvcc_watcher_total", m.watcher_total.load()),
+        ("etcd_debugging_mvcc_watch_stream_total", m.watch_stream_total.load()),
+        ("etcd_debugging_mvcc_slow_watcher_total", m.slow_watcher_total.load()),
+        ("detkv_server_slow_disk_alarm", m.slow_disk_alarm.load()),
+        ("detkv_server_planned_transfers", m.planned_transfers_total.load()),
+    ];
+    let traffic = &CLIENT_TRAFFIC;
+    let counters: [Row; 12] = [
+        ("etcd_network_client_grpc_sent_bytes_total", traffic.sent_bytes.load(Relaxed)),
+        ("etcd_network_client_grpc_received_bytes_total", traffic.received_bytes.load(Relaxed)),
+        ("etcd_server_leader_changes_seen_total", m.leader_changes_seen_total.load()),
+        ("etcd_server_proposals_failed_total", m.proposals_failed_total.load()),
+        ("etcd_mvcc_put_total", m.mvcc_put_total.load()),
+        ("etcd_mvcc_delete_total", m.mvcc_delete_total.load()),
+        ("etcd_mvcc_txn_total", m.mvcc_txn_total.load()),
+        ("etcd_debugging_lease_granted_total", m.lease_granted_total.load()),
+        ("etcd_debugging_lease_revoked_total", m.lease_revoked_total.load()),
+        ("etcd_debugging_server_lease_expired_total", m.lease_expired_total.load()),
+        ("detkv_network_snapshots_sent_total", m.snapshots_sent_total.load()),
+        ("detkv_network_snapshots_installed_total", m.snapshots_installed_total.load()),
+    ];
+    let mut families = Vec::new();
+    for (name, value) in gauges {
+        families.extend(gauge(name, value).collect());
+    }
+    for (name, value) in counters {
+        let counter = IntCounter::new(name, help(name)).expect("a valid counter name");
+        counter.inc_by(value);
+        families.extend(counter.collect());
+    }
+    families
+}
+
+/// What dashboards draw about the process itself; absent where /proc does not say.
+fn process_families() -> Vec<MetricFamily> {
+    let mut families = Vec::new();
+    if let Some(bytes) = resident_bytes() {
+        families.extend(gauge("process_resident_memory_bytes", bytes).collect());
+    }
+    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+        families.extend(gauge("os_fd_used", entries.count() as u64).collect());
+    }
+    families
+}
+
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_exact() {
+        let metrics = DriverMetrics::new("8e9e05c52164694d", "3.6.0", 2 << 30);
+        let core = CoreMetrics::default();
+        metrics.wal_fsync_seconds.observe(0.0015);
+        let page = String::from_utf8(metrics.render(&core)).expect("text");
+        for line in [
+            "# TYPE etcd_server_leader_changes_seen_total counter",
+            "etcd_server_leader_changes_seen_total 0",
+            "# TYPE etcd_server_proposals_applied_total gauge",
+            "etcd_server_proposals_applied_total 0",
+            r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"} 0"#,
+            r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 1"#,
+            r#"etcd_server_id{server_id="8e9e05c52164694d"} 1"#,
+            "etcd_server_quota_backend_bytes 2147483648",
+        ] {
+            assert!(page.lines().any(|l| l == line), "no line {line} in\n{page}");
+        }
+        assert!(!page.contains("_total_total"));
+    }
+}

@@ -1,0 +1,114 @@
+//! The peer port: checks a dialer's `Hello` and hands the connection to the link it belongs to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use detkv_core::MemberId;
+use detkv_core::pb::peer::{Hello, LaneKind};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use super::link::{HANDSHAKE_TIMEOUT, configure};
+use super::{Identity, Shared, wire};
+use crate::logs;
+
+/// Connections that may be in their handshake at once.
+const HANDSHAKES_MAX: usize = 64;
+/// Pause after an `accept` that failed (as a rule: no file descriptor left).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Accepts peers for ever.
+pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    loop {
+        let Ok(slot) = handshakes.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    let _slot = slot;
+                    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &shared));
+                    let error = match handshake.await {
+                        Ok(Ok(())) => return,
+                        Ok(Err(error)) => error,
+                        Err(_) => "handshake timed out".to_owned(),
+                    };
+                    let fields = [("remote-addr", from.to_string()), ("error", error)];
+                    logs::warn("rejected connection on peer endpoint", &fields);
+                });
+            }
+            Err(error) => {
+                logs::warn("accept failed on peer endpoint", &[("error", error.to_string())]);
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Answers a `Hello`. Errors: why the dialer was refused or did not get so far.
+async fn greet(mut stream: TcpStream, shared: &Shared) -> Result<(), String> {
+    configure(&stream).map_err(|e| e.to_string())?;
+    let hello = wire::read_hello(&mut stream).await.map_err(|e| e.to_string())?;
+    let from = MemberId(hello.from);
+    let checked = check(&hello, shared.identity).and_then(|lane| {
+        let link = shared.accepting.lock().get(&(from, lane)).cloned();
+        link.ok_or_else(|| format!("{from} is not a member of the cluster"))
+    });
+    let refused = checked.as_ref().err().cloned().unwrap_or_default();
+    let answer = Hello {
+        version: wire::VERSION,
+        cluster_id: shared.identity.cluster_id,
+        from: shared.identity.member.0,
+        to: hello.from,
+        lane: hello.lane,
+        refused,
+    };
+    wire::write_hello(&mut stream, &answer).await.map_err(|e| e.to_string())?;
+    checked?.send(stream).await.map_err(|_| "the link has ended".to_owned())
+}
+
+/// The lane asked for, or why we do not talk to this dialer.
+fn check(hello: &Hello, us: Identity) -> Result<LaneKind, String> {
+    if hello.version != wire::VERSION {
+        return Err(format!("peer wire version {} (ours is {})", hello.version, wire::VERSION));
+    }
+    if hello.cluster_id != us.cluster_id {
+        let (theirs, ours) = (hello.cluster_id, us.cluster_id);
+        return Err(format!("cluster ID mismatch: {theirs:x} (ours is {ours:x})"));
+    }
+    if hello.to != us.member.0 {
+        return Err(format!("looking for member {:x}, but this is {}", hello.to, us.member));
+    }
+    if MemberId(hello.from) >= us.member {
+        return Err(format!("member {:x} does not dial {}: it is dialed", hello.from, us.member));
+    }
+    LaneKind::try_from(hello.lane).map_err(|_| format!("unknown lane {}", hello.lane))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us() -> Identity {
+        Identity { cluster_id: 0xc, member: MemberId(9) }
+    }
+
+    fn hello() -> Hello {
+        Hello { version: 1, cluster_id: 0xc, from: 3, to: 9, lane: 1, refused: String::new() }
+    }
+
+    #[test]
+    fn a_hello_is_refused_with_its_reason() {
+        assert_eq!(check(&hello(), us()), Ok(LaneKind::Snapshot));
+        let refusal = |hello| check(&hello, us()).expect_err("refused");
+        assert_eq!(refusal(Hello { version: 2, ..hello() }), "peer wire version 2 (ours is 1)");
+        let other_cluster = Hello { cluster_id: 0xd, ..hello() };
+        assert_eq!(refusal(other_cluster), "cluster ID mismatch: d (ours is c)");
+        assert_eq!(refusal(Hello { to: 4, ..hello() }), "looking for member 4, but this is 9");
+        assert_eq!(
+            refusal(Hello { from: 11, ..hello() }),
+            "member b does not dial 9: it is dialed"
+        );
+        assert_eq!(refusal(Hello { lane: 7, ..hello() }), "unknown lane 7");
+    }
+}

@@ -1,0 +1,176 @@
+//! Connections to the other members: one for messages and one for snapshots per peer, both bidirectional.
+//!
+//! Of two members the one with the smaller id dials; the other accepts. Start at [`Peers`] (the driver's
+//! end) and `link.rs` (one connection's life); `wire.rs` is the bytes, `accept.rs` the listening side.
+//! A queue lives as long as its connection: nothing that was meant for a lost one is sent on the next.
+
+mod accept;
+mod link;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use detkv_core::pb::peer::{Frame, LaneKind};
+use detkv_core::{MemberId, Peer};
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+pub use accept::accept_peers;
+
+use crate::inbox::Inbox;
+use crate::metrics::DriverMetrics;
+
+/// Frames and bytes that may wait for one connection; past either a frame is dropped.
+const QUEUE_FRAMES: usize = 4096;
+const QUEUE_BYTES: usize = 32 << 20;
+
+/// Who we are, in every `Hello`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    pub cluster_id: u64,
+    pub member: MemberId,
+}
+
+/// What a frame met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    Queued,
+    /// Dropped: no connection. The member has been told by `PeerDown`.
+    Down,
+    /// Dropped: the queue is full. The member is to be told.
+    Full,
+}
+
+/// Shared by the links of a process.
+#[derive(Debug)]
+pub struct Shared {
+    pub identity: Identity,
+    pub inbox: Arc<Inbox>,
+    pub metrics: DriverMetrics,
+    /// Accepted connections go to the link they belong to.
+    accepting: Mutex<HashMap<(MemberId, LaneKind), mpsc::Sender<TcpStream>>>,
+}
+
+impl Shared {
+    pub fn new(identity: Identity, inbox: Arc<Inbox>, metrics: DriverMetrics) -> Arc<Self> {
+        Arc::new(Self { identity, inbox, metrics, accepting: Mutex::new(HashMap::new()) })
+    }
+}
+
+/// The queue of the connection that is up, if one is.
+#[derive(Default, Debug)]
+struct Outgoing {
+    connection: Mutex<Option<Queue>>,
+}
+
+#[derive(Clone, Debug)]
+struct Queue {
+    frames: mpsc::Sender<Frame>,
+    /// Bytes of the frames in the queue.
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Outgoing {
+    fn send(&self, frame: Frame) -> Sent {
+        let connection = self.connection.lock();
+        let Some(queue) = connection.as_ref() else { return Sent::Down };
+        let len = frame.encoded_len();
+        if queue.bytes.load(Relaxed) + len > QUEUE_BYTES {
+            return Sent::Full;
+        }
+        queue.bytes.fetch_add(len, Relaxed);
+        match queue.frames.try_send(frame) {
+            Ok(()) => Sent::Queued,
+            Err(refused) => {
+                queue.bytes.fetch_sub(len, Relaxed);
+                match refused {
+                    mpsc::error::TrySendError::Full(_) => Sent::Full,
+                    mpsc::error::TrySendError::Closed(_) => Sent::Down,
+                }
+            }
+        }
+    }
+}
+
+/// One peer's two links. Their tasks end when this is dropped.
+#[derive(Debug)]
+struct PeerLinks {
+    urls: Vec<String>,
+    messages: Arc<Outgoing>,
+    snapshots: Arc<Outgoing>,
+    tasks: [tokio::task::AbortHandle; 2],
+}
+
+impl Drop for PeerLinks {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+/// The driver's end: who the peers are, and sending to them.
+#[derive(Debug)]
+pub struct Peers {
+    shared: Arc<Shared>,
+    runtime: tokio::runtime::Handle,
+    links: HashMap<MemberId, PeerLinks>,
+}
+
+impl Peers {
+    /// Links run on `runtime`.
+    pub fn new(shared: Arc<Shared>, runtime: tokio::runtime::Handle) -> Self {
+        Self { shared, runtime, links: HashMap::new() }
+    }
+
+    /// Starts links to new peers, drops those to peers that are gone, and restarts those whose URLs changed.
+    pub fn set(&mut self, peers: &[Peer]) {
+        let wanted: HashMap<MemberId, &Peer> = peers
+            .iter()
+            .filter(|peer| peer.id != self.shared.identity.member)
+            .map(|peer| (peer.id, peer))
+            .collect();
+        let shared = &self.shared;
+        self.links.retain(|id, links| {
+            let keep = wanted.get(id).is_some_and(|peer| peer.urls == links.urls);
+            if !keep {
+                let mut accepting = shared.accepting.lock();
+                accepting.remove(&(*id, LaneKind::Messages));
+                accepting.remove(&(*id, LaneKind::Snapshot));
+            }
+            keep
+        });
+        for (id, peer) in wanted {
+            if !self.links.contains_key(&id) {
+                let links = self.start(peer);
+                self.links.insert(id, links);
+            }
+        }
+    }
+
+    fn start(&self, peer: &Peer) -> PeerLinks {
+        let (messages, message_task) = self.start_link(peer, LaneKind::Messages);
+        let (snapshots, snapshot_task) = self.start_link(peer, LaneKind::Snapshot);
+        let tasks = [message_task, snapshot_task];
+        PeerLinks { urls: peer.urls.clone(), messages, snapshots, tasks }
+    }
+
+    fn start_link(&self, peer: &Peer, lane: LaneKind) -> (Arc<Outgoing>, tokio::task::AbortHandle) {
+        let outgoing = Arc::new(Outgoing::default());
+        let (sender, accepted) = mpsc::channel(1);
+        self.shared.accepting.lock().insert((peer.id, lane), sender);
+        let link = link::Link::new(self.shared.clone(), peer.clone(), lane, outgoing.clone());
+        let task = self.runtime.spawn(link.run(accepted)).abort_handle();
+        (outgoing, task)
+    }
+
+    pub fn send(&self, lane: LaneKind, to: MemberId, frame: Frame) -> Sent {
+        let Some(links) = self.links.get(&to) else { return Sent::Down };
+        match lane {
+            LaneKind::Messages => links.messages.send(frame),
+            LaneKind::Snapshot => links.snapshots.send(frame),
+        }
+    }
+}
