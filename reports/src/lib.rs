@@ -1,16 +1,19 @@
 //! Turns what a run or a bench recorded into files a person reads: one self-contained HTML page, or JSON.
 //!
 //! Start from [`run::RunReport`] (a simulated run, filled by `scenarios`), of which [`page::run_page`] makes a
-//! page. This crate knows no driver: it sees only these records.
+//! page, and from [`bench::BenchReport`] (measured by `bench-real`), of which [`bench::bench_page`] makes one.
+//! This crate knows no driver: it sees only these records.
 //!
 //! | Module | What |
 //! |---|---|
 //! | [`run`] | the record of a simulated run and its JSON summary |
 //! | [`page`] | the page of one or several runs |
+//! | [`bench`] | the record of a bench of real processes, and its page |
 //! | `timeline` | its picture: faults, roles, latency over virtual time |
 //! | `thin` | thins 100,000 puts out to what a page can show, outliers kept |
 //! | `scale`, `html` | axes; escaping and words for numbers |
 
+pub mod bench;
 mod html;
 pub mod page;
 pub mod run;
