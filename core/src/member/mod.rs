@@ -153,7 +153,6 @@ impl Member {
             watches,
         };
         member.reload();
-        member.store.request_immediate();
         member
     }
 
