@@ -59,6 +59,10 @@ pub struct LeaseDesk {
 }
 
 impl LeaseDesk {
+    pub fn is_asking(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     pub fn on_peer_down(&mut self, peer: MemberId) {
         // A renewal may be asked twice: it only sets a deadline.
         for asked in self.asked.values_mut().filter(|a| a.sent_to == Some(peer)) {
@@ -208,7 +212,7 @@ impl Member {
         }
     }
 
-    /// Proposes the revoke of what fell due; gives up on questions nobody answered.
+    /// Proposes the revoke of what fell due.
     pub(super) fn expire_leases(&mut self) {
         let timeout = self.config.request_timeout();
         let due = self.lessor.take_expired(self.now, limits::LEASE_REVOKES_PER_ROUND, timeout);
@@ -220,14 +224,16 @@ impl Member {
             // Refused under load: it falls due again.
             let _ = self.propose(None, request, false);
         }
-        if !self.leases.asked.is_empty() {
-            self.send_lease_asks();
-            let now = self.now;
-            let over = self.leases.asked.extract_if(.., |_, a| now >= a.started + timeout);
-            let clients: Vec<RequestId> = over.map(|(_, a)| a.client).collect();
-            for client in clients {
-                self.reply(client, Err(ApiError::NoLeader));
-            }
+    }
+
+    /// Asks again what no leader has answered, gives up on what waited too long.
+    pub(super) fn look_after_leases(&mut self) {
+        self.send_lease_asks();
+        let (now, timeout) = (self.now, self.config.request_timeout());
+        let over = self.leases.asked.extract_if(.., |_, a| now >= a.started + timeout);
+        let clients: Vec<RequestId> = over.map(|(_, a)| a.client).collect();
+        for client in clients {
+            self.reply(client, Err(ApiError::NoLeader));
         }
     }
 

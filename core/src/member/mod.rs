@@ -73,6 +73,8 @@ pub struct Member {
     pub(crate) snapshots: Snapshots,
     /// Compactions whose rows are awaited (`physical`): revision, client.
     pub(crate) physical: Vec<(i64, RequestId)>,
+    /// When requests that wait for somebody are looked at next; `None` when none does.
+    pub(crate) look_after: Option<Instant>,
     /// Peers whose message connection is up, since when.
     pub(crate) peers_up: std::collections::BTreeMap<MemberId, Instant>,
 
@@ -131,6 +133,7 @@ impl Member {
             lead: Lead::new(now),
             snapshots: Snapshots::new(snapshot_index, snap_files),
             physical: Vec::new(),
+            look_after: None,
             peers_up: Default::default(),
             raft_frames: Vec::new(),
             frames: Vec::new(),
@@ -299,8 +302,9 @@ impl Member {
     /// Takes ticks, gives up on what waited too long.
     fn on_time(&mut self) {
         self.node.maybe_tick(self.now);
-        self.expire_requests();
+        self.expire_proposals();
         self.expire_leases();
+        self.maybe_look_after();
         self.check_stall();
         self.expire_snapshots();
     }
@@ -381,6 +385,7 @@ impl Member {
             self.lessor.next_deadline(),
             self.pending.next_deadline(),
             self.reads.next_deadline(),
+            self.look_after,
             self.stall_deadline(),
             self.snapshots.next_deadline(),
         ]

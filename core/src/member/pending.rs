@@ -90,6 +90,10 @@ impl Pending {
         self.proposals.remove(&id)
     }
 
+    pub fn has_queued(&mut self) -> bool {
+        self.front_queued().is_some()
+    }
+
     /// The next queued proposal, without taking it.
     pub fn front_queued(&mut self) -> Option<(u64, &mut Proposal)> {
         while let Some(&id) = self.queued.front() {

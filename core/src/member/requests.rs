@@ -271,7 +271,7 @@ impl Member {
 
     // -- deadlines
 
-    pub(super) fn expire_requests(&mut self) {
+    pub(super) fn expire_proposals(&mut self) {
         self.pending.tidy();
         for proposal in self.pending.take_expired(self.now) {
             self.metrics.add(&self.metrics.proposals_failed_total);
@@ -283,13 +283,25 @@ impl Member {
                 self.reply(client, Err(error));
             }
         }
-        let (now, timeout) = (self.now, self.config.request_timeout());
-        // Waiters expire when the next retry looks at them: no timer per read.
-        if self.reads.next_deadline().is_some_and(|d| d <= now) {
-            for waiter in self.reads.remove(|w| now >= w.started + timeout) {
-                self.fail_read(waiter.what, ApiError::Timeout);
-            }
+    }
+
+    /// Every heartbeat interval, while anybody waits for somebody else: sends again what was
+    /// refused or found no leader, gives up on what waited too long. No timer per request.
+    pub(super) fn maybe_look_after(&mut self) {
+        let busy = self.reads.len() > 0 || self.pending.has_queued() || self.leases.is_asking();
+        let due = self.look_after.is_some_and(|at| at <= self.now);
+        if due || self.look_after.is_none() || !busy {
+            self.look_after = busy.then_some(self.now + self.config.heartbeat);
         }
+        if !due {
+            return;
+        }
+        self.dispatch();
+        let (now, timeout) = (self.now, self.config.request_timeout());
+        for waiter in self.reads.remove(|w| now >= w.started + timeout) {
+            self.fail_read(waiter.what, ApiError::Timeout);
+        }
+        self.look_after_leases();
     }
 
     /// Which of etcd's three timeouts it was (surface spec §10.3).

@@ -37,13 +37,9 @@ impl WatchHub {
         Self {}
     }
 
-    pub fn open_stream(&mut self, _now: Instant, _stream: StreamId) {
-        
-    }
+    pub fn open_stream(&mut self, _now: Instant, _stream: StreamId) {}
 
-    pub fn close_stream(&mut self, _stream: StreamId) {
-        
-    }
+    pub fn close_stream(&mut self, _stream: StreamId) {}
 
     pub fn handle(
         &mut self,
@@ -52,23 +48,16 @@ impl WatchHub {
         _request: pb::WatchRequest,
         _store: &StoreReader,
     ) {
-        
     }
 
     /// The transport took `bytes` of the stream.
-    pub fn on_drained(&mut self, _now: Instant, _stream: StreamId, _bytes: u64) {
-        
-    }
+    pub fn on_drained(&mut self, _now: Instant, _stream: StreamId, _bytes: u64) {}
 
     /// A revision was applied. Called in order of revisions.
-    pub fn on_applied(&mut self, _events: &Arc<RevisionEvents>, _store: &StoreReader) {
-        
-    }
+    pub fn on_applied(&mut self, _events: &Arc<RevisionEvents>, _store: &StoreReader) {}
 
     /// The store was replaced by a snapshot: everyone catches up from their own position.
-    pub fn on_store_replaced(&mut self) {
-        
-    }
+    pub fn on_store_replaced(&mut self) {}
 
     pub fn next_deadline(&self) -> Option<Instant> {
         None
@@ -83,7 +72,6 @@ impl WatchHub {
         _header: &pb::ResponseHeader,
         _out: &mut Vec<(StreamId, WatchMessage)>,
     ) {
-        
     }
 
     pub fn counts(&self) -> WatchCounts {
