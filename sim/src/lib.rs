@@ -10,6 +10,7 @@ pub mod fault;
 pub mod handle;
 pub mod history;
 pub mod kernel;
+pub mod net;
 pub mod rng;
 pub mod trace;
 
