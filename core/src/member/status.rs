@@ -129,6 +129,11 @@ impl Member {
         }
     }
 
+    /// Role, term and known leader: the part of the status that costs nothing to look at.
+    pub fn raft_view(&self) -> (Role, u64, Option<MemberId>) {
+        (self.node.role(), self.node.term(), self.node.leader())
+    }
+
     pub(super) fn is_learner(&self) -> bool {
         self.node.conf_state().learners.contains(&self.config.id.0)
     }

@@ -1,0 +1,192 @@
+//! Life of a process: start, recovery, kill, power loss, pause, planned stop.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use detkv_core::event::Input;
+use detkv_core::{Halt, OpenError, Recovery, RecoveryStep};
+use rand_core::Rng;
+
+use super::node::{Process, View, panic_text};
+use super::{Event, World};
+use crate::disk::CrashReport;
+use crate::history::{self, DownHow, Fact};
+use crate::rng::stream;
+use crate::trace::Kind;
+
+impl World {
+    /// Starts the process of a node that is down. Does nothing to one that runs.
+    pub fn start(&mut self, node: u32) {
+        let seed = self.config.seed;
+        let n = self.node_mut(node);
+        if !matches!(n.process, Process::Down) {
+            return;
+        }
+        n.epoch += 1;
+        n.powered = true;
+        let member = n.id;
+        // Each process has random numbers of its own, as a real one has.
+        let mut names = stream(seed, member.0, "process");
+        let member_seed = (0..n.epoch).map(|_| names.next_u64()).last().expect("epochs begin at 1");
+        match Recovery::new(n.config.clone(), n.disk.files(), member_seed) {
+            Ok(recovery) => {
+                n.process = Process::Recovering(Box::new(recovery));
+                let (epoch, now) = (n.epoch, self.now_ns());
+                self.schedule(now, Event::Recover { node, epoch });
+                self.fact(Fact::Recovering { member });
+            }
+            Err(error) => self.end_process(node, DownHow::OpenFailed(error.to_string())),
+        }
+    }
+
+    fn fact(&mut self, fact: Fact) {
+        self.record(history::Event::Fact(fact));
+    }
+
+    /// One step of recovery; the next one comes when its work is done.
+    pub(super) fn on_recover(&mut self, node: u32, epoch: u32) {
+        let now = self.kernel.now();
+        let n = self.node_mut(node);
+        if n.epoch != epoch {
+            return;
+        }
+        if n.paused {
+            n.held = true;
+            return;
+        }
+        let Process::Recovering(recovery) = &mut n.process else {
+            return;
+        };
+        let local = n.clock.local(now);
+        n.disk.begin(now.ns, now.ns);
+        let step = catch_unwind(AssertUnwindSafe(|| recovery.step(local)));
+        let done_at = n.disk.end();
+        match step {
+            Ok(step) => self.on_recovery_step(node, step, done_at),
+            Err(panic) => self.on_panic(node, panic_text(&*panic)),
+        }
+    }
+
+    fn on_recovery_step(
+        &mut self,
+        node: u32,
+        step: Result<RecoveryStep, OpenError>,
+        done_at: u64,
+    ) {
+        let now = self.now_ns();
+        let (id, epoch) = (self.node(node).id.0, self.node(node).epoch);
+        self.fold(Kind::Recovery, id, |out| out.extend_from_slice(&done_at.to_le_bytes()));
+        match step {
+            Ok(RecoveryStep::Perform(ops)) => {
+                let mut at = done_at;
+                for op in &ops {
+                    match self.node(node).disk.perform(now, at, &op.action) {
+                        Ok(done) => at = done,
+                        Err(error) => {
+                            return self.end_process(node, DownHow::OpenFailed(error.to_string()));
+                        }
+                    }
+                }
+                self.schedule(at, Event::Recover { node, epoch });
+            }
+            Ok(RecoveryStep::Read { .. }) => self.schedule(done_at, Event::Recover { node, epoch }),
+            Ok(RecoveryStep::Ready(member)) => {
+                let n = self.node_mut(node);
+                n.process = Process::Up(member);
+                n.lane_free_at = [done_at; 3];
+                n.busy = false;
+                let member = n.id;
+                self.fact(Fact::Up { member });
+                self.give(node, Input::Deadline, 0);
+            }
+            Err(error) => self.end_process(node, DownHow::OpenFailed(error.to_string())),
+        }
+    }
+
+    /// The process ends between two events: what it wrote stays in the page cache.
+    pub fn kill(&mut self, node: u32) {
+        if !matches!(self.node(node).process, Process::Down) {
+            self.end_process(node, DownHow::Killed);
+        }
+    }
+
+    /// The machine loses power. A machine whose process is down may lose it too.
+    pub fn power_loss(&mut self, node: u32) -> CrashReport {
+        let now = self.now_ns();
+        self.node_mut(node).powered = false;
+        if !matches!(self.node(node).process, Process::Down) {
+            self.end_process(node, DownHow::PowerLoss);
+        }
+        let report = self.node(node).disk.power_loss(now);
+        let id = self.node(node).id.0;
+        self.fold(Kind::Disk, id, |out| {
+            for n in [report.kept, report.lost, report.torn, report.names_lost] {
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+        });
+        report
+    }
+
+    /// Stops the process as SIGSTOP does: the disk and the network go on.
+    pub fn pause(&mut self, node: u32) {
+        let n = self.node_mut(node);
+        if n.paused || matches!(n.process, Process::Down) {
+            return;
+        }
+        n.paused = true;
+        let member = n.id;
+        self.fact(Fact::Paused { member });
+    }
+
+    pub fn resume(&mut self, node: u32) {
+        let n = self.node_mut(node);
+        if !n.paused {
+            return;
+        }
+        n.paused = false;
+        let (member, epoch) = (n.id, n.epoch);
+        let held = std::mem::take(&mut n.held);
+        let recovering = matches!(n.process, Process::Recovering(_));
+        self.fact(Fact::Resumed { member });
+        let now = self.now_ns();
+        if held {
+            let recover = Event::Recover { node, epoch };
+            let done = Event::BurstDone { node, epoch };
+            self.schedule(now, if recovering { recover } else { done });
+        }
+        self.kick(node);
+    }
+
+    /// Asks the member to stop as SIGTERM does.
+    pub fn stop(&mut self, node: u32) {
+        self.give(node, Input::Stop, 0);
+    }
+
+    pub(super) fn on_halt(&mut self, node: u32, halt: Halt) {
+        match halt {
+            // Core made everything durable first, so what closing the file would write is not needed.
+            Halt::Stopped => self.end_process(node, DownHow::Stopped),
+            halt => self.end_process(node, DownHow::Halted(halt.to_string())),
+        }
+    }
+
+    /// Whatever the reason: the process is gone, with its memory, connections and un-done writes.
+    pub(super) fn end_process(&mut self, node: u32, how: DownHow) {
+        let now = self.now_ns();
+        let n = self.node_mut(node);
+        n.disk.kill(now);
+        n.epoch += 1;
+        // After the disk has turned away from it: nothing that a drop writes gets through.
+        n.process = Process::Down;
+        n.inbox.clear();
+        n.out = Default::default();
+        (n.busy, n.paused, n.held, n.deadline_at) = (false, false, false, None);
+        n.lane_free_at = [now; 3];
+        n.peers.clear();
+        n.view = View::default();
+        (n.applied, n.sampled) = (0, 0);
+        let member = n.id;
+        self.drop_peer_conns(node);
+        self.drop_client_conns(node);
+        self.fact(Fact::Down { member, how });
+    }
+}

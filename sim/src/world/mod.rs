@@ -1,0 +1,328 @@
+//! The world: nodes, links, connections, clients and faults, driven by the kernel's events.
+//!
+//! Each node runs the loop of the real driver: a burst of inputs → `handle` each → `poll` once →
+//! perform every output. Start at [`World::step`] and `node.rs`.
+//!
+//! | File | What |
+//! |---|---|
+//! | `node` | one node: process, inbox, disk, clock, CPU; the burst |
+//! | `perform` | what a burst wants done |
+//! | `life` | start, recovery, kill, power loss, pause |
+//! | `peers` | connections between members |
+//! | `calls` | clients' connections and requests |
+//! | `streams` | watch streams |
+//! | `observe` | facts: roles, state samples |
+
+mod calls;
+mod life;
+mod node;
+mod observe;
+mod peers;
+mod perform;
+mod streams;
+
+use std::rc::Rc;
+use std::task::Waker;
+
+use detkv_core::api::{ReadReady, StreamId, WatchMessage};
+use detkv_core::event::{Lane, Ticket};
+use detkv_core::mvcc::JobDone;
+use detkv_core::pb::etcdserverpb as pb;
+use detkv_core::pb::peer::Frame;
+use detkv_core::{ApiError, BootMember, Instant, MemberId};
+use rustc_hash::FxHashMap;
+
+pub use calls::CallId;
+use calls::{Call, ClientConn};
+pub use node::NodeStatus;
+use node::Node;
+use peers::PeerConn;
+use streams::Stream;
+
+use crate::config::{LogRecord, RunOutcome, SimConfig};
+use crate::fault::Active;
+use crate::history::{self, History, Reply};
+use crate::kernel::Kernel;
+use crate::net::{LinkId, Net, Next};
+use crate::trace::{Decision, EventHash, Kind};
+
+/// Which of its peer's connections a frame travels on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FrameLane {
+    Messages = 0,
+    Snapshot = 1,
+}
+
+/// What links carry.
+pub enum Packet {
+    /// `conn` and `epoch` name the connection it was sent on.
+    Frame { conn: u32, epoch: u32, lane: FrameLane, bytes: u32, frame: Box<Frame> },
+    /// The request waits in the table of calls.
+    Request { call: CallId, conn: u32, epoch: u32 },
+    Cancel { call: CallId, conn: u32, epoch: u32 },
+    Answer { call: CallId, answer: Box<Result<Reply, ApiError>> },
+    StreamOpen { stream: StreamId, conn: u32, epoch: u32 },
+    StreamRequest { stream: StreamId, conn: u32, epoch: u32, request: Box<pb::WatchRequest> },
+    StreamClose { stream: StreamId },
+    StreamMessage { stream: StreamId, bytes: u64, message: Box<WatchMessage> },
+    /// The client took so many bytes.
+    StreamWindow { stream: StreamId, bytes: u64 },
+}
+
+/// What the kernel schedules. `epoch` is the node's process: an event of an ended process is dropped.
+pub enum Event {
+    Arrive(Packet),
+    Serve(LinkId),
+    /// The node's CPU has done the burst: its outputs are performed.
+    BurstDone { node: u32, epoch: u32 },
+    Deadline { node: u32, epoch: u32 },
+    LaneDone { node: u32, epoch: u32, lane: Lane, up_to: Ticket },
+    LaneFailed { node: u32, epoch: u32, lane: Lane, error: String },
+    JobDone { node: u32, epoch: u32, ticket: Ticket, done: Box<JobDone> },
+    Recover { node: u32, epoch: u32 },
+    Read { node: u32, epoch: u32, call: CallId, ready: Box<ReadReady> },
+    Dial { conn: u32, epoch: u32 },
+    Dialed { conn: u32, epoch: u32 },
+    /// The other end said that it does not know the connection.
+    PeerReset { conn: u32, epoch: u32 },
+    /// Nothing got through for the timeout.
+    PeerTimeout { conn: u32, epoch: u32 },
+    ClientDial { conn: u32, epoch: u32 },
+    ClientDialed { conn: u32, epoch: u32 },
+    ClientReset { conn: u32, epoch: u32 },
+    ClientTimeout { conn: u32, epoch: u32 },
+    CallTimeout { call: CallId },
+    Wake { sleeper: Waker },
+    FaultEnd { fault: u32 },
+}
+
+/// Everything simulated.
+pub struct World {
+    pub kernel: Kernel<Event>,
+    pub config: Rc<SimConfig>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) net: Net<Packet>,
+    peer_conns: Vec<PeerConn>,
+    // Maps that are only looked up, never walked.
+    peer_index: FxHashMap<(u32, u32), u32>,
+    client_conns: Vec<ClientConn>,
+    client_index: FxHashMap<(u32, u32), u32>,
+    calls: FxHashMap<CallId, Call>,
+    next_call: u64,
+    streams: FxHashMap<StreamId, Stream>,
+    next_stream: u64,
+    pub(crate) active_faults: Vec<Active>,
+    pub(crate) next_fault: u32,
+    hash: EventHash,
+    history: History,
+    decisions: Option<Vec<Decision>>,
+    log: Vec<LogRecord>,
+    panics: Vec<String>,
+    /// Reused for what is folded by its `Debug` text.
+    text: String,
+}
+
+impl World {
+    pub fn new(config: SimConfig) -> Self {
+        let config = Rc::new(config);
+        let boot: Vec<BootMember> = (1..=config.members).map(boot_member).collect();
+        let ids: Vec<MemberId> = boot.iter().map(|member| member.id).collect();
+        let cluster = detkv_core::config::cluster_id(&ids);
+        let keep_draws = config.trace.draws;
+        let nodes = ids.iter().map(|id| Node::new(&config, *id, cluster, &boot)).collect();
+        let decisions = config.trace.decisions.then(|| {
+            vec![Decision::Seed { seed: config.seed, members: config.members }]
+        });
+        let mut world = Self {
+            kernel: Kernel::default(),
+            nodes,
+            net: Net::new(config.seed, config.net.clone(), keep_draws),
+            peer_conns: Vec::new(),
+            peer_index: FxHashMap::default(),
+            client_conns: Vec::new(),
+            client_index: FxHashMap::default(),
+            calls: FxHashMap::default(),
+            next_call: 1,
+            streams: FxHashMap::default(),
+            next_stream: 1,
+            active_faults: Vec::new(),
+            next_fault: 0,
+            hash: EventHash::new(
+                config.members,
+                config.trace.checkpoint_every,
+                config.trace.full.clone(),
+            ),
+            history: History::default(),
+            decisions,
+            log: Vec::new(),
+            panics: Vec::new(),
+            text: String::new(),
+            config,
+        };
+        for node in 0..world.nodes.len() as u32 {
+            world.start(node);
+        }
+        world
+    }
+
+    pub fn now(&self) -> Instant {
+        self.kernel.now()
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.kernel.now().ns
+    }
+
+    pub(crate) fn node(&self, node: u32) -> &Node {
+        &self.nodes[node as usize]
+    }
+
+    pub(crate) fn node_mut(&mut self, node: u32) -> &mut Node {
+        &mut self.nodes[node as usize]
+    }
+
+    /// Place of a member in the world.
+    pub(crate) fn place(&self, member: MemberId) -> Option<u32> {
+        self.nodes.iter().position(|node| node.id == member).map(|place| place as u32)
+    }
+
+    pub(crate) fn schedule(&mut self, at_ns: u64, event: Event) {
+        self.kernel.schedule(Instant { ns: at_ns }, event);
+    }
+
+    fn schedule_next(&mut self, link: LinkId, next: Next<Packet>) {
+        match next {
+            Next::Arrive { at, what } => self.schedule(at, Event::Arrive(what)),
+            Next::Serve { at } => self.schedule(at, Event::Serve(link)),
+            Next::Nothing => {}
+        }
+    }
+
+    /// Performs the next event.
+    pub fn step(&mut self) {
+        let Some(event) = self.kernel.pop() else { return };
+        match event {
+            Event::Arrive(packet) => self.on_arrive(packet),
+            Event::Serve(link) => self.on_serve(link),
+            Event::BurstDone { node, epoch } => self.on_burst_done(node, epoch),
+            Event::Deadline { node, epoch } => self.on_deadline(node, epoch),
+            Event::LaneDone { node, epoch, lane, up_to } => {
+                self.on_lane_done(node, epoch, lane, up_to);
+            }
+            Event::LaneFailed { node, epoch, lane, error } => {
+                self.on_lane_failed(node, epoch, lane, error);
+            }
+            Event::JobDone { node, epoch, ticket, done } => {
+                self.on_job_done(node, epoch, ticket, *done);
+            }
+            Event::Recover { node, epoch } => self.on_recover(node, epoch),
+            Event::Read { node, epoch, call, ready } => self.on_read(node, epoch, call, &ready),
+            Event::Dial { conn, epoch } => self.on_dial(conn, epoch),
+            Event::Dialed { conn, epoch } => self.on_dialed(conn, epoch),
+            Event::PeerReset { conn, epoch } => self.on_peer_lost(conn, epoch),
+            Event::PeerTimeout { conn, epoch } => self.on_peer_timeout(conn, epoch),
+            Event::ClientDial { conn, epoch } => self.on_client_dial(conn, epoch),
+            Event::ClientDialed { conn, epoch } => self.on_client_dialed(conn, epoch),
+            Event::ClientReset { conn, epoch } => self.on_client_lost(conn, epoch),
+            Event::ClientTimeout { conn, epoch } => self.on_client_timeout(conn, epoch),
+            Event::CallTimeout { call } => self.on_call_timeout(call),
+            Event::Wake { sleeper } => sleeper.wake(),
+            Event::FaultEnd { fault } => self.on_fault_end(fault),
+        }
+    }
+
+    fn on_serve(&mut self, link: LinkId) {
+        let now = self.now_ns();
+        let (arrives, next) = self.net.get(link).serve(now);
+        if let Some((at, packet)) = arrives {
+            self.schedule(at, Event::Arrive(packet));
+        }
+        if let Some(at) = next {
+            self.schedule(at, Event::Serve(link));
+        }
+    }
+
+    fn on_arrive(&mut self, packet: Packet) {
+        match packet {
+            Packet::Frame { conn, epoch, lane, bytes, frame } => {
+                self.on_frame(conn, epoch, lane, bytes, *frame);
+            }
+            Packet::Request { call, conn, epoch } => self.on_request(call, conn, epoch),
+            Packet::Cancel { call, conn, epoch } => self.on_cancel(call, conn, epoch),
+            Packet::Answer { call, answer } => self.on_answer(call, *answer),
+            Packet::StreamOpen { stream, conn, epoch } => {
+                self.on_stream_open(stream, conn, epoch);
+            }
+            Packet::StreamRequest { stream, conn, epoch, request } => {
+                self.on_stream_request(stream, conn, epoch, *request);
+            }
+            Packet::StreamClose { stream } => self.on_stream_close(stream),
+            Packet::StreamMessage { stream, bytes, message } => {
+                self.on_stream_message(stream, bytes, *message);
+            }
+            Packet::StreamWindow { stream, bytes } => self.on_stream_window(stream, bytes),
+        }
+    }
+
+    // -- what a run leaves
+
+    /// Folds one event of a node (0: none) into the event hash.
+    fn fold(&mut self, kind: Kind, node: u64, payload: impl FnOnce(&mut Vec<u8>)) {
+        let at = self.kernel.now();
+        self.hash.fold(kind, node, at, payload);
+    }
+
+    /// Adds to the history, and so to the event hash.
+    pub fn record(&mut self, event: history::Event) {
+        use std::fmt::Write;
+        // Calls and returns were folded at the boundary they crossed.
+        if let history::Event::Fact(fact) = &event {
+            let mut text = std::mem::take(&mut self.text);
+            text.clear();
+            write!(text, "{fact:?}").expect("writing to a string succeeds");
+            self.fold(Kind::Record, 0, |out| out.extend_from_slice(text.as_bytes()));
+            self.text = text;
+        }
+        let at = self.now();
+        self.history.record(at, event);
+    }
+
+    pub(crate) fn decide(&mut self, decision: impl FnOnce() -> Decision) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.push(decision());
+        }
+    }
+
+    /// Takes the last samples and ends the run.
+    pub fn finish(&mut self) -> RunOutcome {
+        self.sample_all();
+        let disks = self.nodes.iter().map(|node| (node.id, node.disk.counters())).collect();
+        let mut draws = self.net.take_draws();
+        draws.extend(self.nodes.iter().flat_map(|node| node.disk.take_draws()));
+        let mut decisions = self.decisions.take().unwrap_or_default();
+        decisions.extend(draws.into_iter().map(Decision::Draw));
+        let hash = EventHash::new(0, 1, 0..0);
+        let summary = std::mem::replace(&mut self.hash, hash).into_summary();
+        RunOutcome {
+            event_hash: summary.event_hash,
+            trace: summary,
+            virtual_ns: self.now_ns(),
+            kernel_events: self.kernel.popped(),
+            history: std::mem::take(&mut self.history),
+            decisions,
+            log: std::mem::take(&mut self.log),
+            panics: std::mem::take(&mut self.panics),
+            disks,
+            links: self.net.counters().collect(),
+        }
+    }
+}
+
+/// Member `n` of the initial cluster.
+fn boot_member(n: u64) -> BootMember {
+    BootMember {
+        id: MemberId(n),
+        name: format!("m{n}"),
+        peer_urls: vec![format!("http://10.0.0.{n}:2380")],
+    }
+}

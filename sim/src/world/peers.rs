@@ -1,0 +1,256 @@
+//! Connections between members: one per direction, dialed by the sender.
+//!
+//! ```text
+//! Idle ─dial─▶ Dialing ─one round trip─▶ Up ─reset, timeout─▶ Idle, and dial again after a pause
+//! ```
+//! * A killed process: its kernel resets, the other side knows after one latency.
+//! * A machine without power says nothing: the connection is half open until a timeout, or until it
+//!   is back and answers the next frame with a reset.
+//! * A cut link: frames wait for the retransmission; past the timeout the connection is given up and
+//!   what waited is lost with it.
+
+use detkv_core::MemberId;
+use detkv_core::event::Input;
+use detkv_core::pb::peer::Frame;
+use prost::Message;
+
+use super::{Event, FrameLane, Packet, World};
+use crate::net::Endpoint;
+use crate::trace::Kind;
+use crate::wire::OVERHEAD_BYTES;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Idle,
+    Dialing,
+    /// `to_epoch`: the process that accepted.
+    Up { to_epoch: u32 },
+}
+
+/// The connection on which `from` sends to `to`.
+#[derive(Debug)]
+pub struct PeerConn {
+    from: u32,
+    to: u32,
+    /// Grows with every change: events of an earlier state are dropped.
+    epoch: u32,
+    state: State,
+    /// Since when nothing comes back on it.
+    doubted_since: Option<u64>,
+}
+
+impl World {
+    /// The set of peers that `node` wants to be connected to.
+    pub(super) fn want_peers(&mut self, node: u32, peers: Vec<u32>) {
+        let old = std::mem::replace(&mut self.node_mut(node).peers, peers.clone());
+        for gone in old.into_iter().filter(|peer| !peers.contains(peer)) {
+            let conn = self.peer_conn(node, gone);
+            self.close_peer(conn, true);
+        }
+        for peer in peers {
+            let conn = self.peer_conn(node, peer);
+            if self.peer_conns[conn as usize].state == State::Idle {
+                self.dial(conn, 0);
+            }
+        }
+    }
+
+    fn peer_conn(&mut self, from: u32, to: u32) -> u32 {
+        let conns = &mut self.peer_conns;
+        *self.peer_index.entry((from, to)).or_insert_with(|| {
+            conns.push(PeerConn { from, to, epoch: 0, state: State::Idle, doubted_since: None });
+            conns.len() as u32 - 1
+        })
+    }
+
+    fn set_state(&mut self, conn: u32, state: State) -> u32 {
+        let c = &mut self.peer_conns[conn as usize];
+        c.state = state;
+        c.epoch += 1;
+        c.doubted_since = None;
+        c.epoch
+    }
+
+    fn dial(&mut self, conn: u32, pause_ns: u64) {
+        let epoch = self.set_state(conn, State::Dialing);
+        self.schedule(self.now_ns() + pause_ns, Event::Dial { conn, epoch });
+    }
+
+    fn redial_ns(&self) -> u64 {
+        self.net.model().redial.as_nanos() as u64
+    }
+
+    fn ends(&self, conn: u32) -> (u32, u32) {
+        let c = &self.peer_conns[conn as usize];
+        (c.from, c.to)
+    }
+
+    /// Only the dialer's direction decides: a cut towards `to` is a port that drops what comes in.
+    pub(super) fn on_dial(&mut self, conn: u32, epoch: u32) {
+        if self.peer_conns[conn as usize].epoch != epoch {
+            return;
+        }
+        let (from, to) = self.ends(conn);
+        let (a, b) = (Endpoint::Node(from), Endpoint::Node(to));
+        if self.net.is_cut(a, b) || !self.node(to).powered {
+            return self.dial(conn, self.redial_ns());
+        }
+        let round_trip = self.net.latency(a, b) + self.net.latency(b, a);
+        self.schedule(self.now_ns() + round_trip, Event::Dialed { conn, epoch });
+    }
+
+    pub(super) fn on_dialed(&mut self, conn: u32, epoch: u32) {
+        if self.peer_conns[conn as usize].epoch != epoch {
+            return;
+        }
+        let (from, to) = self.ends(conn);
+        if !self.node(to).listens() {
+            return self.dial(conn, self.redial_ns());
+        }
+        let to_epoch = self.node(to).epoch;
+        self.set_state(conn, State::Up { to_epoch });
+        let peer = self.node(to).id;
+        self.fold_connection(from, peer, 1);
+        self.give(from, Input::PeerUp { peer }, 0);
+    }
+
+    fn fold_connection(&mut self, node: u32, peer: MemberId, what: u8) {
+        let id = self.node(node).id.0;
+        self.fold(Kind::Connection, id, |out| {
+            out.push(what);
+            out.extend_from_slice(&peer.0.to_le_bytes());
+        });
+    }
+
+    pub(super) fn send_frame(&mut self, node: u32, to: MemberId, lane: FrameLane, frame: Frame) {
+        let Some(to) = self.place(to) else { return };
+        let conn = self.peer_conn(node, to);
+        let c = &self.peer_conns[conn as usize];
+        let epoch = c.epoch;
+        let State::Up { to_epoch } = c.state else { return };
+        let bytes = frame.encoded_len() as u64 + OVERHEAD_BYTES;
+        let link = self.net.link(Endpoint::Node(node), Endpoint::Node(to));
+        if self.net.get(link).queued(lane as usize) >= self.net.model().peer_queue_frames {
+            let peer = self.node(to).id;
+            self.fold_connection(node, peer, 2);
+            return self.give(node, Input::PeerQueueFull { peer }, 0);
+        }
+        let unheard = self.net.is_cut(Endpoint::Node(node), Endpoint::Node(to))
+            || (!self.node(to).powered && self.node(to).epoch != to_epoch);
+        if unheard {
+            self.doubt(conn);
+        }
+        let packet =
+            Packet::Frame { conn, epoch, lane, bytes: bytes as u32, frame: Box::new(frame) };
+        let now = self.now_ns();
+        let next = self.net.get(link).send(now, lane as usize, bytes, packet);
+        self.schedule_next(link, next);
+    }
+
+    /// Nothing comes back on a connection: it is given up if that is still so after the timeout.
+    fn doubt(&mut self, conn: u32) {
+        let now = self.now_ns();
+        let c = &mut self.peer_conns[conn as usize];
+        if c.doubted_since.is_none() {
+            c.doubted_since = Some(now);
+            let epoch = c.epoch;
+            let at = now + self.net.model().timeout.as_nanos() as u64;
+            self.schedule(at, Event::PeerTimeout { conn, epoch });
+        }
+    }
+
+    /// The link between these nodes is whole again.
+    pub(super) fn trust(&mut self, from: u32, to: u32) {
+        let conn = self.peer_conn(from, to);
+        self.peer_conns[conn as usize].doubted_since = None;
+    }
+
+    pub(super) fn on_peer_timeout(&mut self, conn: u32, epoch: u32) {
+        let c = &self.peer_conns[conn as usize];
+        let (true, Some(since)) = (c.epoch == epoch, c.doubted_since) else { return };
+        let at = since + self.net.model().timeout.as_nanos() as u64;
+        if at > self.now_ns() {
+            // An earlier doubt's timeout: this one began later.
+            return self.schedule(at, Event::PeerTimeout { conn, epoch });
+        }
+        self.close_peer(conn, false);
+    }
+
+    pub(super) fn on_frame(
+        &mut self,
+        conn: u32,
+        epoch: u32,
+        lane: FrameLane,
+        bytes: u32,
+        frame: Frame,
+    ) {
+        let c = &self.peer_conns[conn as usize];
+        let (from, to) = (c.from, c.to);
+        let known = matches!(c.state, State::Up { to_epoch } if to_epoch == self.node(to).epoch);
+        if c.epoch != epoch {
+            return;
+        }
+        if !known {
+            if self.node(to).powered {
+                self.reset_peer(conn);
+            }
+            return;
+        }
+        let from = self.node(from).id;
+        let id = self.node(to).id.0;
+        self.fold(Kind::Frame, id, |out| {
+            out.push(lane as u8);
+            out.extend_from_slice(&from.0.to_le_bytes());
+            frame.encode(out).expect("a Vec grows");
+        });
+        self.give(to, Input::Peer { from, frame }, bytes);
+    }
+
+    /// `to` answers with a reset: `from` knows after one latency.
+    fn reset_peer(&mut self, conn: u32) {
+        let (from, to) = self.ends(conn);
+        let (a, b) = (Endpoint::Node(from), Endpoint::Node(to));
+        if self.net.is_cut(b, a) {
+            return self.doubt(conn);
+        }
+        let at = self.now_ns() + self.net.latency(b, a);
+        let epoch = self.peer_conns[conn as usize].epoch;
+        self.schedule(at, Event::PeerReset { conn, epoch });
+    }
+
+    pub(super) fn on_peer_lost(&mut self, conn: u32, epoch: u32) {
+        if self.peer_conns[conn as usize].epoch == epoch {
+            self.close_peer(conn, false);
+        }
+    }
+
+    /// Ends a connection at its sender, which dials again unless it wants it `gone`.
+    fn close_peer(&mut self, conn: u32, gone: bool) {
+        let (from, to) = self.ends(conn);
+        let was_up = matches!(self.peer_conns[conn as usize].state, State::Up { .. });
+        self.set_state(conn, State::Idle);
+        if was_up {
+            let peer = self.node(to).id;
+            self.fold_connection(from, peer, 0);
+            self.give(from, Input::PeerDown { peer }, 0);
+        }
+        if !gone && self.node(from).peers.contains(&to) {
+            self.dial(conn, self.redial_ns());
+        }
+    }
+
+    /// The process of `node` has ended: its own connections are gone, its kernel resets the others'.
+    pub(super) fn drop_peer_conns(&mut self, node: u32) {
+        for conn in 0..self.peer_conns.len() as u32 {
+            let (from, to) = self.ends(conn);
+            if from == node {
+                self.set_state(conn, State::Idle);
+            } else if to == node
+                && matches!(self.peer_conns[conn as usize].state, State::Up { .. })
+                && self.node(node).powered
+            {
+                self.reset_peer(conn);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Performing what a burst wants done, and handing back what became of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use detkv_core::event::{DiskAction, DiskOp, Input, Lane, Ticket};
+use detkv_core::mvcc::{BackendJob, JobDone};
+use detkv_core::{LogLine, Peer};
+
+use super::node::panic_text;
+use super::{Event, FrameLane, World};
+use crate::config::LogRecord;
+use crate::trace::Kind;
+
+fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Log => 0,
+        Lane::Backend => 1,
+        Lane::Snapshot => 2,
+    }
+}
+
+impl World {
+    /// Performs every output of the burst that is done. The vectors are emptied and kept.
+    pub(super) fn perform(&mut self, node: u32) {
+        let mut out = std::mem::take(&mut self.node_mut(node).out);
+        let epoch = self.node(node).epoch;
+        for line in out.log_lines.drain(..) {
+            self.on_log_line(node, line);
+        }
+        if let Some(peers) = out.peers.take() {
+            self.on_peers(node, &peers);
+        }
+        for (to, frame) in out.messages.drain(..) {
+            self.send_frame(node, to, FrameLane::Messages, frame);
+        }
+        for (to, frame) in out.snapshot_frames.drain(..) {
+            self.send_frame(node, to, FrameLane::Snapshot, frame);
+        }
+        self.perform_lane(node, Lane::Log, &out.log);
+        self.perform_lane(node, Lane::Snapshot, &out.snapshot);
+        out.log.clear();
+        out.snapshot.clear();
+        for (ticket, job) in out.jobs.drain(..) {
+            self.run_job(node, ticket, job);
+        }
+        for (id, result) in out.replies.drain(..) {
+            self.on_reply(node, id, result);
+        }
+        for (stream, message) in out.watch.drain(..) {
+            self.on_watch_output(node, stream, message);
+        }
+        let halt = out.halt.take();
+        if self.node(node).epoch == epoch {
+            self.node_mut(node).out = out;
+            if let Some(halt) = halt {
+                self.on_halt(node, halt);
+            }
+        }
+    }
+
+    /// Gives a batch of actions to the disk: one completion for all of them.
+    fn perform_lane(&mut self, node: u32, lane: Lane, ops: &[DiskOp]) {
+        let Some(last) = ops.last().map(|op| op.ticket) else { return };
+        let now = self.now_ns();
+        let (id, epoch) = (self.node(node).id.0, self.node(node).epoch);
+        let mut at = self.node(node).lane_free_at[lane_index(lane)].max(now);
+        for op in ops {
+            let result = self.node(node).disk.perform(now, at, &op.action);
+            self.fold(Kind::Disk, id, |out| {
+                encode_action(&op.action, out);
+                out.extend_from_slice(&result.as_ref().map_or(0, |done| *done).to_le_bytes());
+            });
+            match result {
+                Ok(done) => at = done,
+                Err(error) => {
+                    let error = error.to_string();
+                    return self.schedule(at, Event::LaneFailed { node, epoch, lane, error });
+                }
+            }
+        }
+        self.node_mut(node).lane_free_at[lane_index(lane)] = at;
+        self.schedule(at, Event::LaneDone { node, epoch, lane, up_to: last });
+    }
+
+    pub(super) fn on_lane_done(&mut self, node: u32, epoch: u32, lane: Lane, up_to: Ticket) {
+        if self.node(node).epoch == epoch {
+            let id = self.node(node).id.0;
+            self.fold(Kind::DiskDone, id, |out| {
+                out.push(lane_index(lane) as u8);
+                out.extend_from_slice(&up_to.0.to_le_bytes());
+            });
+            self.give(node, Input::Synced { lane, up_to }, 0);
+        }
+    }
+
+    pub(super) fn on_lane_failed(&mut self, node: u32, epoch: u32, lane: Lane, error: String) {
+        if self.node(node).epoch == epoch {
+            let id = self.node(node).id.0;
+            self.fold(Kind::DiskDone, id, |out| out.extend_from_slice(error.as_bytes()));
+            self.give(node, Input::DiskFailed { lane, error }, 0);
+        }
+    }
+
+    /// Runs a backend job at once on the live file; it completes at its last stamp (rules 14).
+    fn run_job(&mut self, node: u32, ticket: Ticket, job: BackendJob) {
+        let now = self.now_ns();
+        let (kind, rows) = (job.kind(), job.rows() as u64);
+        let backend_row_ns = self.config.cpu.backend_row_ns;
+        let n = self.node_mut(node);
+        let (id, epoch) = (n.id.0, n.epoch);
+        let at = n.lane_free_at[lane_index(Lane::Backend)].max(now) + rows * backend_row_ns;
+        n.disk.begin(now, at);
+        let done = match catch_unwind(AssertUnwindSafe(|| job.run())) {
+            Ok(done) => done,
+            Err(panic) => return self.on_panic(node, panic_text(&*panic)),
+        };
+        let end = n.disk.end();
+        n.lane_free_at[lane_index(Lane::Backend)] = end;
+        self.fold(Kind::Disk, id, |out| {
+            out.extend_from_slice(kind.as_bytes());
+            for n in [ticket.0, rows, end] {
+                out.extend_from_slice(&n.to_le_bytes());
+            }
+        });
+        let done = Box::new(done);
+        self.schedule(end, Event::JobDone { node, epoch, ticket, done });
+    }
+
+    pub(super) fn on_job_done(&mut self, node: u32, epoch: u32, ticket: Ticket, done: JobDone) {
+        if self.node(node).epoch == epoch {
+            let id = self.node(node).id.0;
+            let error = done.error().unwrap_or("");
+            self.fold(Kind::DiskDone, id, |out| {
+                out.push(u8::MAX);
+                out.extend_from_slice(&ticket.0.to_le_bytes());
+                out.extend_from_slice(error.as_bytes());
+            });
+            self.give(node, Input::JobDone { ticket, done }, 0);
+        }
+    }
+
+    fn on_log_line(&mut self, node: u32, line: LogLine) {
+        let member = self.node(node).id;
+        self.fold(Kind::Log, member.0, |out| {
+            out.push(line.level as u8);
+            out.extend_from_slice(line.msg.as_bytes());
+            for (name, value) in &line.fields {
+                out.extend_from_slice(name.as_bytes());
+                out.push(0);
+                out.extend_from_slice(value.as_bytes());
+            }
+        });
+        if self.config.log_level.is_some_and(|level| line.level >= level) {
+            let at = self.now();
+            self.log.push(LogRecord { at, member, line });
+        }
+    }
+
+    fn on_peers(&mut self, node: u32, peers: &[Peer]) {
+        let mut places: Vec<u32> = peers.iter().filter_map(|peer| self.place(peer.id)).collect();
+        places.sort_unstable();
+        self.want_peers(node, places);
+    }
+}
+
+/// Bytes that tell an action from every other.
+fn encode_action(action: &DiskAction, out: &mut Vec<u8>) {
+    let mut put = |tag: u8, path: &str, number: u64, bytes: &[u8]| {
+        out.push(tag);
+        out.extend_from_slice(path.as_bytes());
+        out.push(0);
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(bytes);
+    };
+    match action {
+        DiskAction::CreateDir { path } => put(1, path, 0, &[]),
+        DiskAction::Create { path } => put(2, path, 0, &[]),
+        DiskAction::Allocate { path, len } => put(3, path, *len, &[]),
+        DiskAction::WriteAt { path, offset, data } => put(4, path, *offset, data),
+        DiskAction::Truncate { path, len } => put(5, path, *len, &[]),
+        DiskAction::SyncData { path } => put(6, path, 0, &[]),
+        DiskAction::Rename { from, to } => put(7, from, 0, to.as_bytes()),
+        DiskAction::SyncDir { path } => put(8, path, 0, &[]),
+        DiskAction::Remove { path } => put(9, path, 0, &[]),
+    }
+}
