@@ -1,10 +1,18 @@
-//! What a run is made of.
+//! What a run is made of, and what it leaves behind.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 
-use detkv_core::{MemberId, Profile};
+use detkv_core::{Instant, Level, LogLine, MemberId, Profile};
 
+use crate::clock::ClockModel;
+use crate::cpu::CpuModel;
+use crate::disk::{DiskCounters, DiskModel};
 use crate::history::History;
+use crate::net::{Endpoint, LinkCounters, NetModel};
+use crate::trace::{Decision, TraceSummary};
 
 /// Changes a member's configuration before it is opened.
 pub type Tune = Rc<dyn Fn(MemberId, &mut detkv_core::Config)>;
@@ -19,14 +27,91 @@ pub struct SimConfig {
     pub profile: Profile,
     /// Overrides of core's configuration, per member.
     pub tune: Option<Tune>,
+    pub disk: DiskModel,
+    /// Disks that differ, by member id.
+    pub disks: BTreeMap<u64, DiskModel>,
+    pub net: NetModel,
+    pub cpu: CpuModel,
+    /// Clocks that differ from true time, by member id.
+    pub clocks: BTreeMap<u64, ClockModel>,
     /// A state sample is recorded when a member's applied index passes a multiple of this.
     pub sample_every: u64,
+    /// Log lines of members from this level on are kept.
+    pub log_level: Option<Level>,
+    pub trace: TraceOptions,
+}
+
+/// What to record besides the history. Nothing here changes the run.
+#[derive(Clone, Debug)]
+pub struct TraceOptions {
+    /// Events between checkpoints of the event hash.
+    pub checkpoint_every: u64,
+    /// Numbers of the events to record in full.
+    pub full: Range<u64>,
+    /// Keep the decision trace.
+    pub decisions: bool,
+    /// Keep every drawn latency too.
+    pub draws: bool,
+}
+
+impl Default for TraceOptions {
+    fn default() -> Self {
+        Self { checkpoint_every: 10_000, full: 0..0, decisions: false, draws: false }
+    }
 }
 
 impl SimConfig {
     /// Three members on fast disks and a fast network.
     pub fn new(seed: u64) -> Self {
-        Self { seed, members: 3, profile: Profile::default(), tune: None, sample_every: 100 }
+        Self {
+            seed,
+            members: 3,
+            profile: Profile::default(),
+            tune: None,
+            disk: DiskModel::default(),
+            disks: BTreeMap::new(),
+            net: NetModel::default(),
+            cpu: CpuModel::default(),
+            clocks: BTreeMap::new(),
+            sample_every: 1_000,
+            log_level: None,
+            trace: TraceOptions::default(),
+        }
+    }
+}
+
+impl fmt::Debug for SimConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimConfig")
+            .field("seed", &self.seed)
+            .field("members", &self.members)
+            .field("profile", &self.profile)
+            .field("disk", &self.disk)
+            .field("disks", &self.disks)
+            .field("net", &self.net)
+            .field("cpu", &self.cpu)
+            .field("clocks", &self.clocks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A log line of a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogRecord {
+    pub at: Instant,
+    pub member: MemberId,
+    pub line: LogLine,
+}
+
+impl fmt::Display for LogRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, micros) = (self.at.ns / 1_000_000_000, self.at.ns / 1_000 % 1_000_000);
+        write!(
+            f,
+            "{seconds:5}.{micros:06} m{} {:?} {}",
+            self.member.0, self.line.level, self.line.msg
+        )?;
+        self.line.fields.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
     }
 }
 
@@ -34,6 +119,18 @@ impl SimConfig {
 #[derive(Debug)]
 pub struct RunOutcome {
     pub event_hash: u128,
+    /// Sub-hashes per node and checkpoints, to compare two runs.
+    pub trace: TraceSummary,
     pub virtual_ns: u64,
+    /// Events the kernel performed.
+    pub kernel_events: u64,
     pub history: History,
+    /// Empty unless asked for.
+    pub decisions: Vec<Decision>,
+    /// Empty unless asked for.
+    pub log: Vec<LogRecord>,
+    /// Assertions of members that failed: each is a bug, whatever the checkers say.
+    pub panics: Vec<String>,
+    pub disks: Vec<(MemberId, DiskCounters)>,
+    pub links: Vec<(Endpoint, Endpoint, LinkCounters)>,
 }

@@ -6,51 +6,49 @@
 use detkv_core::ApiError;
 use detkv_core::api::{Request, Response, WatchMessage};
 use detkv_core::mvcc::ReadResult;
+use detkv_core::pb::etcdserverpb as pb;
+use detkv_core::pb::mvccpb::KeyValue;
 use prost::Message;
 
-use crate::history::Reply;
+use crate::handle::Reply;
 
 /// Headers of TCP, TLS and HTTP/2 or of our own framing, per message.
 pub const OVERHEAD_BYTES: u64 = 64;
 
-macro_rules! for_each {
-    ($value:expr, $enum:ident, [$($variant:ident),*], $message:ident => $body:expr $(, $other:pat => $else:expr)?) => {
+macro_rules! with_message {
+    ($enum:ident, $value:expr, $message:ident => $body:expr) => {
         match $value {
-            $($enum::$variant($message) => $body,)*
-            $($other => $else,)?
+            $enum::Range($message) => $body,
+            $enum::Put($message) => $body,
+            $enum::DeleteRange($message) => $body,
+            $enum::Txn($message) => $body,
+            $enum::Compact($message) => $body,
+            $enum::LeaseGrant($message) => $body,
+            $enum::LeaseRevoke($message) => $body,
+            $enum::LeaseKeepAlive($message) => $body,
+            $enum::LeaseTimeToLive($message) => $body,
+            $enum::LeaseLeases($message) => $body,
+            $enum::Status($message) => $body,
+            $enum::MemberList($message) => $body,
+            $enum::Alarm($message) => $body,
+            $enum::HashKv($message) => $body,
+            $enum::MoveLeader($message) => $body,
         }
     };
 }
 
-macro_rules! request {
-    ($value:expr, $message:ident => $body:expr) => {
-        for_each!($value, Request, [Range, Put, DeleteRange, Txn, Compact, LeaseGrant, LeaseRevoke,
-            LeaseKeepAlive, LeaseTimeToLive, LeaseLeases, Status, MemberList, Alarm, HashKv, MoveLeader],
-            $message => $body)
-    };
-}
-
-macro_rules! response {
-    ($value:expr, $message:ident => $body:expr) => {
-        for_each!($value, Response, [Put, DeleteRange, Txn, Compact, LeaseGrant, LeaseRevoke,
-            LeaseKeepAlive, LeaseTimeToLive, LeaseLeases, Status, MemberList, Alarm, HashKv, MoveLeader],
-            $message => $body,
-            Response::ReadReady(_) => panic!("a read is served before its answer leaves the member"))
-    };
-}
-
 pub fn request_bytes(request: &Request) -> u64 {
-    request!(request, message => message.encoded_len()) as u64 + OVERHEAD_BYTES
+    with_message!(Request, request, message => message.encoded_len()) as u64 + OVERHEAD_BYTES
 }
 
 pub fn encode_request(request: &Request, out: &mut Vec<u8>) {
-    out.push(tag(request));
-    request!(request, message => message.encode(out).expect("a Vec grows"));
+    out.extend_from_slice(request_name(request).as_bytes());
+    with_message!(Request, request, message => message.encode(out).expect("a Vec grows"));
 }
 
 /// The protobuf of a request in hex, for the decision trace.
 pub fn request_hex(request: &Request) -> String {
-    let bytes = request!(request, message => message.encode_to_vec());
+    let bytes = with_message!(Request, request, message => message.encode_to_vec());
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -75,19 +73,48 @@ pub fn request_name(request: &Request) -> &'static str {
     }
 }
 
-fn tag(request: &Request) -> u8 {
-    // The name's first and last letter and length tell all of them apart.
-    let name = request_name(request).as_bytes();
-    name[0] ^ name[name.len() - 1].rotate_left(3) ^ (name.len() as u8).rotate_left(5)
+/// A member's response as a client sees it. A read must have been served.
+pub fn reply(response: Response) -> Reply {
+    match response {
+        Response::ReadReady(_) => panic!("a read is served before its answer leaves the member"),
+        Response::Put(r) => Reply::Put(r),
+        Response::DeleteRange(r) => Reply::DeleteRange(r),
+        Response::Txn(r) => Reply::Txn(r),
+        Response::Compact(r) => Reply::Compact(r),
+        Response::LeaseGrant(r) => Reply::LeaseGrant(r),
+        Response::LeaseRevoke(r) => Reply::LeaseRevoke(r),
+        Response::LeaseKeepAlive(r) => Reply::LeaseKeepAlive(r),
+        Response::LeaseTimeToLive(r) => Reply::LeaseTimeToLive(r),
+        Response::LeaseLeases(r) => Reply::LeaseLeases(r),
+        Response::Status(r) => Reply::Status(r),
+        Response::MemberList(r) => Reply::MemberList(r),
+        Response::Alarm(r) => Reply::Alarm(r),
+        Response::HashKv(r) => Reply::HashKv(r),
+        Response::MoveLeader(r) => Reply::MoveLeader(r),
+    }
+}
+
+/// What a reader served, rows decoded.
+pub fn read_reply(result: ReadResult) -> Reply {
+    match result {
+        ReadResult::Txn(txn) => Reply::Txn(txn),
+        ReadResult::Range(rows) => Reply::Range(pb::RangeResponse {
+            header: Some(rows.header),
+            kvs: rows
+                .kvs
+                .into_iter()
+                .map(|row| KeyValue::decode(row).expect("the store's own rows decode"))
+                .collect(),
+            more: rows.more,
+            count: rows.count,
+        }),
+    }
 }
 
 pub fn answer_bytes(answer: &Result<Reply, ApiError>) -> u64 {
     let body = match answer {
-        Ok(Reply::Read(ReadResult::Range(rows))) => {
-            rows.kvs.iter().map(|kv| kv.len() + 4).sum::<usize>() + 32
-        }
-        Ok(Reply::Read(ReadResult::Txn(txn))) => txn.encoded_len(),
-        Ok(Reply::Response(response)) => response!(response, message => message.encoded_len()),
+        Ok(reply) => with_message!(Reply, reply, message => message.encoded_len()),
+        // A status with its text in the trailers.
         Err(_) => 64,
     };
     body as u64 + OVERHEAD_BYTES
@@ -95,26 +122,12 @@ pub fn answer_bytes(answer: &Result<Reply, ApiError>) -> u64 {
 
 pub fn encode_answer(answer: &Result<Reply, ApiError>, out: &mut Vec<u8>) {
     match answer {
-        Ok(Reply::Read(ReadResult::Range(rows))) => {
+        Ok(reply) => {
             out.push(0);
-            rows.header.encode_length_delimited(out).expect("a Vec grows");
-            out.extend_from_slice(&rows.count.to_le_bytes());
-            out.push(rows.more.into());
-            for kv in &rows.kvs {
-                out.extend_from_slice(&(kv.len() as u64).to_le_bytes());
-                out.extend_from_slice(kv);
-            }
-        }
-        Ok(Reply::Read(ReadResult::Txn(txn))) => {
-            out.push(1);
-            txn.encode(out).expect("a Vec grows");
-        }
-        Ok(Reply::Response(response)) => {
-            out.push(2);
-            response!(response, message => message.encode(out).expect("a Vec grows"));
+            with_message!(Reply, reply, message => message.encode(out).expect("a Vec grows"));
         }
         Err(error) => {
-            out.push(3);
+            out.push(1);
             out.extend_from_slice(error.to_string().as_bytes());
         }
     }

@@ -121,11 +121,6 @@ impl SimDisk {
         self.state.lock().power_loss(now)
     }
 
-    /// Everything is gone: an empty disk was put in.
-    pub fn wipe(&self, now: u64) {
-        self.state.lock().wipe(now);
-    }
-
     /// No sync completes between `from` and `until`.
     pub fn stall(&self, from: u64, until: u64) {
         self.state.lock().device.stall(from, until);

@@ -401,12 +401,6 @@ impl State {
         report
     }
 
-    pub fn wipe(&mut self, now: u64) {
-        self.end_process();
-        self.now = now;
-        self.nodes = BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]);
-    }
-
     fn end_process(&mut self) {
         self.generation += 1;
         self.open.clear();

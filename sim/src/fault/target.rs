@@ -6,6 +6,8 @@ use std::str::FromStr;
 use detkv_core::MemberId;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::world::World;
+
 /// In files: `"leader"`, `"follower"` (the first one), `"follower2"`, `"m3"` (member 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
@@ -14,6 +16,25 @@ pub enum Target {
     Leader,
     /// The n-th other node by member id, from 1.
     Follower(u64),
+}
+
+impl Target {
+    /// Place of the node that it means now.
+    ///
+    /// Errors: there is none.
+    pub(crate) fn resolve(&self, world: &World) -> Result<u32, String> {
+        let leader = world.leader();
+        let member = match self {
+            Target::Member(member) => Some(*member),
+            Target::Leader => leader,
+            Target::Follower(n) => {
+                let others =
+                    world.nodes.iter().map(|node| node.id).filter(|id| Some(*id) != leader);
+                others.clone().nth(*n as usize - 1)
+            }
+        };
+        member.and_then(|member| world.place(member)).ok_or_else(|| format!("there is no {self}"))
+    }
 }
 
 impl fmt::Display for Target {

@@ -9,11 +9,10 @@ use std::time::Duration;
 use detkv_core::ApiError;
 use detkv_core::api::{ReadReady, Request, RequestId, Response, StreamId};
 use detkv_core::event::Input;
-use detkv_core::mvcc::ReadResult;
 
 use super::{Event, Packet, World};
-use crate::handle::CallError;
-use crate::history::{ClientId, Reply};
+use crate::handle::{CallError, Reply};
+use crate::history::ClientId;
 use crate::net::Endpoint;
 use crate::trace::{Decision, Kind};
 use crate::wire;
@@ -47,7 +46,7 @@ enum State {
 #[derive(Debug)]
 pub struct ClientConn {
     client: ClientId,
-    node: u32,
+    pub(super) node: u32,
     epoch: u32,
     state: State,
     /// Calls without an answer, in order.
@@ -331,7 +330,7 @@ impl World {
                 let ready = Box::new(ready);
                 self.schedule(at, Event::Read { node, epoch, call, ready });
             }
-            Ok(response) => self.send_answer(call, now, Ok(Reply::Response(response))),
+            Ok(response) => self.send_answer(call, now, Ok(wire::reply(response))),
             Err(error) => self.send_answer(call, now, Err(error)),
         }
     }
@@ -344,15 +343,15 @@ impl World {
         }
         let Some(member) = n.member() else { return };
         n.disk.begin(now, now);
-        let result = member.reader().read(ready);
-        let rows = match &result {
-            Ok(ReadResult::Range(rows)) => rows.kvs.len() as u64,
-            Ok(ReadResult::Txn(txn)) => txn.responses.len() as u64,
-            Err(_) => 0,
+        let answer = member.reader().read(ready).map(wire::read_reply);
+        let rows = match &answer {
+            Ok(Reply::Range(range)) => range.kvs.len() as u64,
+            Ok(Reply::Txn(txn)) => txn.responses.len() as u64,
+            _ => 0,
         };
         let cost_ns = rows * row_ns + (n.disk.end() - now);
         let at = n.readers.run(now, cost_ns);
-        self.send_answer(call, at, result.map(Reply::Read));
+        self.send_answer(call, at, answer);
     }
 
     fn send_answer(&mut self, call: CallId, at: u64, answer: Result<Reply, ApiError>) {

@@ -9,7 +9,8 @@ use rand_core::Rng;
 use super::node::{Process, View, panic_text};
 use super::{Event, World};
 use crate::disk::CrashReport;
-use crate::history::{self, DownHow, Fact};
+use crate::history::{self, ClientId, DownHow, Fact};
+use crate::net::Endpoint;
 use crate::rng::stream;
 use crate::trace::Kind;
 
@@ -66,12 +67,7 @@ impl World {
         }
     }
 
-    fn on_recovery_step(
-        &mut self,
-        node: u32,
-        step: Result<RecoveryStep, OpenError>,
-        done_at: u64,
-    ) {
+    fn on_recovery_step(&mut self, node: u32, step: Result<RecoveryStep, OpenError>, done_at: u64) {
         let now = self.now_ns();
         let (id, epoch) = (self.node(node).id.0, self.node(node).epoch);
         self.fold(Kind::Recovery, id, |out| out.extend_from_slice(&done_at.to_le_bytes()));
@@ -159,6 +155,40 @@ impl World {
     /// Asks the member to stop as SIGTERM does.
     pub fn stop(&mut self, node: u32) {
         self.give(node, Input::Stop, 0);
+    }
+
+    /// Moves a node's clock; its deadlines are looked at again.
+    pub fn step_clock(&mut self, node: u32, ns: i64) {
+        let now = self.now();
+        let n = self.node_mut(node);
+        n.clock.step(now, ns);
+        n.deadline_at = None;
+        self.arm_deadline(node);
+    }
+
+    /// Cuts one direction of a link.
+    pub fn cut(&mut self, from: Endpoint, to: Endpoint) {
+        let now = self.now_ns();
+        self.net.cut(now, from, to);
+    }
+
+    /// Ends one cut; what was held up goes on its way.
+    pub fn mend(&mut self, from: Endpoint, to: Endpoint) {
+        let now = self.now_ns();
+        if let Some((link, at)) = self.net.mend(now, from, to) {
+            self.schedule(at, Event::Serve(link));
+        }
+        if self.net.is_cut(from, to) {
+            return;
+        }
+        match (from, to) {
+            (Endpoint::Node(a), Endpoint::Node(b)) => self.trust(a, b),
+            (Endpoint::Client(client), Endpoint::Node(node))
+            | (Endpoint::Node(node), Endpoint::Client(client)) => {
+                self.trust_client(ClientId(client), node);
+            }
+            (Endpoint::Client(_), Endpoint::Client(_)) => {}
+        }
     }
 
     pub(super) fn on_halt(&mut self, node: u32, halt: Halt) {

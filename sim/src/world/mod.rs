@@ -34,14 +34,14 @@ use rustc_hash::FxHashMap;
 
 pub use calls::CallId;
 use calls::{Call, ClientConn};
-pub use node::NodeStatus;
 use node::Node;
 use peers::PeerConn;
 use streams::Stream;
 
 use crate::config::{LogRecord, RunOutcome, SimConfig};
 use crate::fault::Active;
-use crate::history::{self, History, Reply};
+use crate::handle::Reply;
+use crate::history::{self, History};
 use crate::kernel::Kernel;
 use crate::net::{LinkId, Net, Next};
 use crate::trace::{Decision, EventHash, Kind};
@@ -56,17 +56,54 @@ pub enum FrameLane {
 /// What links carry.
 pub enum Packet {
     /// `conn` and `epoch` name the connection it was sent on.
-    Frame { conn: u32, epoch: u32, lane: FrameLane, bytes: u32, frame: Box<Frame> },
+    Frame {
+        conn: u32,
+        epoch: u32,
+        lane: FrameLane,
+        bytes: u32,
+        frame: Box<Frame>,
+    },
     /// The request waits in the table of calls.
-    Request { call: CallId, conn: u32, epoch: u32 },
-    Cancel { call: CallId, conn: u32, epoch: u32 },
-    Answer { call: CallId, answer: Box<Result<Reply, ApiError>> },
-    StreamOpen { stream: StreamId, conn: u32, epoch: u32 },
-    StreamRequest { stream: StreamId, conn: u32, epoch: u32, request: Box<pb::WatchRequest> },
-    StreamClose { stream: StreamId },
-    StreamMessage { stream: StreamId, bytes: u64, message: Box<WatchMessage> },
+    Request {
+        call: CallId,
+        conn: u32,
+        epoch: u32,
+    },
+    Cancel {
+        call: CallId,
+        conn: u32,
+        epoch: u32,
+    },
+    Answer {
+        call: CallId,
+        answer: Box<Result<Reply, ApiError>>,
+    },
+    StreamOpen {
+        stream: StreamId,
+        conn: u32,
+        epoch: u32,
+    },
+    StreamRequest {
+        stream: StreamId,
+        conn: u32,
+        epoch: u32,
+        request: Box<pb::WatchRequest>,
+    },
+    StreamClose {
+        stream: StreamId,
+        conn: u32,
+        epoch: u32,
+    },
+    StreamMessage {
+        stream: StreamId,
+        bytes: u64,
+        message: Box<WatchMessage>,
+    },
     /// The client took so many bytes.
-    StreamWindow { stream: StreamId, bytes: u64 },
+    StreamWindow {
+        stream: StreamId,
+        bytes: u64,
+    },
 }
 
 /// What the kernel schedules. `epoch` is the node's process: an event of an ended process is dropped.
@@ -74,26 +111,85 @@ pub enum Event {
     Arrive(Packet),
     Serve(LinkId),
     /// The node's CPU has done the burst: its outputs are performed.
-    BurstDone { node: u32, epoch: u32 },
-    Deadline { node: u32, epoch: u32 },
-    LaneDone { node: u32, epoch: u32, lane: Lane, up_to: Ticket },
-    LaneFailed { node: u32, epoch: u32, lane: Lane, error: String },
-    JobDone { node: u32, epoch: u32, ticket: Ticket, done: Box<JobDone> },
-    Recover { node: u32, epoch: u32 },
-    Read { node: u32, epoch: u32, call: CallId, ready: Box<ReadReady> },
-    Dial { conn: u32, epoch: u32 },
-    Dialed { conn: u32, epoch: u32 },
+    BurstDone {
+        node: u32,
+        epoch: u32,
+    },
+    Deadline {
+        node: u32,
+        epoch: u32,
+    },
+    LaneDone {
+        node: u32,
+        epoch: u32,
+        lane: Lane,
+        up_to: Ticket,
+    },
+    LaneFailed {
+        node: u32,
+        epoch: u32,
+        lane: Lane,
+        error: String,
+    },
+    JobDone {
+        node: u32,
+        epoch: u32,
+        ticket: Ticket,
+        done: Box<JobDone>,
+    },
+    Recover {
+        node: u32,
+        epoch: u32,
+    },
+    Read {
+        node: u32,
+        epoch: u32,
+        call: CallId,
+        ready: Box<ReadReady>,
+    },
+    Dial {
+        conn: u32,
+        epoch: u32,
+    },
+    Dialed {
+        conn: u32,
+        epoch: u32,
+    },
     /// The other end said that it does not know the connection.
-    PeerReset { conn: u32, epoch: u32 },
+    PeerReset {
+        conn: u32,
+        epoch: u32,
+    },
     /// Nothing got through for the timeout.
-    PeerTimeout { conn: u32, epoch: u32 },
-    ClientDial { conn: u32, epoch: u32 },
-    ClientDialed { conn: u32, epoch: u32 },
-    ClientReset { conn: u32, epoch: u32 },
-    ClientTimeout { conn: u32, epoch: u32 },
-    CallTimeout { call: CallId },
-    Wake { sleeper: Waker },
-    FaultEnd { fault: u32 },
+    PeerTimeout {
+        conn: u32,
+        epoch: u32,
+    },
+    ClientDial {
+        conn: u32,
+        epoch: u32,
+    },
+    ClientDialed {
+        conn: u32,
+        epoch: u32,
+    },
+    ClientReset {
+        conn: u32,
+        epoch: u32,
+    },
+    ClientTimeout {
+        conn: u32,
+        epoch: u32,
+    },
+    CallTimeout {
+        call: CallId,
+    },
+    Wake {
+        sleeper: Waker,
+    },
+    FaultEnd {
+        fault: u32,
+    },
 }
 
 /// Everything simulated.
@@ -130,9 +226,10 @@ impl World {
         let cluster = detkv_core::config::cluster_id(&ids);
         let keep_draws = config.trace.draws;
         let nodes = ids.iter().map(|id| Node::new(&config, *id, cluster, &boot)).collect();
-        let decisions = config.trace.decisions.then(|| {
-            vec![Decision::Seed { seed: config.seed, members: config.members }]
-        });
+        let decisions = config
+            .trace
+            .decisions
+            .then(|| vec![Decision::Seed { seed: config.seed, members: config.members }]);
         let mut world = Self {
             kernel: Kernel::default(),
             nodes,
@@ -256,7 +353,9 @@ impl World {
             Packet::StreamRequest { stream, conn, epoch, request } => {
                 self.on_stream_request(stream, conn, epoch, *request);
             }
-            Packet::StreamClose { stream } => self.on_stream_close(stream),
+            Packet::StreamClose { stream, conn, epoch } => {
+                self.on_stream_close(stream, conn, epoch);
+            }
             Packet::StreamMessage { stream, bytes, message } => {
                 self.on_stream_message(stream, bytes, *message);
             }
@@ -301,6 +400,9 @@ impl World {
         draws.extend(self.nodes.iter().flat_map(|node| node.disk.take_draws()));
         let mut decisions = self.decisions.take().unwrap_or_default();
         decisions.extend(draws.into_iter().map(Decision::Draw));
+        let now = self.now_ns();
+        // Members are dropped with the world: nothing that a drop writes is part of the run.
+        self.nodes.iter().for_each(|node| node.disk.kill(now));
         let hash = EventHash::new(0, 1, 0..0);
         let summary = std::mem::replace(&mut self.hash, hash).into_summary();
         RunOutcome {

@@ -5,24 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use detkv_core::event::{Input, Outputs};
 use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
-use detkv_core::{BootMember, Config, Member, MemberId, MemberStatus, Recovery, Role};
+use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
 
 use super::{Event, World};
 use crate::clock::NodeClock;
 use crate::config::SimConfig;
 use crate::cpu::Readers;
 use crate::disk::SimDisk;
+use crate::handle::NodeStatus;
 use crate::history::{DownHow, Fact};
 use crate::trace::Kind;
-
-/// What a node is doing.
-#[derive(Clone, PartialEq, Debug)]
-pub enum NodeStatus {
-    Up(MemberStatus),
-    Paused(MemberStatus),
-    Recovering,
-    Down,
-}
 
 /// The process.
 pub(super) enum Process {
@@ -70,12 +62,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub(super) fn new(
-        config: &SimConfig,
-        id: MemberId,
-        cluster: u64,
-        boot: &[BootMember],
-    ) -> Self {
+    pub(super) fn new(config: &SimConfig, id: MemberId, cluster: u64, boot: &[BootMember]) -> Self {
         let mut core = Config::new(id, cluster, boot.to_vec());
         core.profile = config.profile;
         core.client_urls = vec![format!("http://10.0.0.{}:2379", id.0)];

@@ -24,7 +24,9 @@ enum State {
     Idle,
     Dialing,
     /// `to_epoch`: the process that accepted.
-    Up { to_epoch: u32 },
+    Up {
+        to_epoch: u32,
+    },
 }
 
 /// The connection on which `from` sends to `to`.

@@ -162,7 +162,12 @@ impl World {
         }
     }
 
-    pub(super) fn on_stream_message(&mut self, stream: StreamId, bytes: u64, message: WatchMessage) {
+    pub(super) fn on_stream_message(
+        &mut self,
+        stream: StreamId,
+        bytes: u64,
+        message: WatchMessage,
+    ) {
         let Some(state) = self.streams.get(&stream) else { return };
         if state.lost {
             return;
@@ -238,17 +243,18 @@ impl World {
     pub fn drop_stream(&mut self, stream: StreamId) {
         let Some(state) = self.streams.remove(&stream) else { return };
         self.client_conns[state.conn as usize].streams.retain(|open| *open != stream);
-        if state.opened && !state.lost {
-            let (conn, packet) = (state.conn, Packet::StreamClose { stream });
-            let node = self.client_conns[conn as usize].node;
-            // Remembered where it goes: the stream itself is forgotten.
-            self.closing.insert(stream, node);
+        let conn = state.conn;
+        if state.opened
+            && !state.lost
+            && let Some(epoch) = self.conn_up(conn)
+        {
+            let packet = Packet::StreamClose { stream, conn, epoch };
             self.send_to_member(conn, OVERHEAD_BYTES, packet);
         }
     }
 
-    pub(super) fn on_stream_close(&mut self, stream: StreamId) {
-        if let Some(node) = self.closing.remove(&stream) {
+    pub(super) fn on_stream_close(&mut self, stream: StreamId, conn: u32, epoch: u32) {
+        if let Some(node) = self.accepts(conn, epoch) {
             self.give(node, Input::StreamClosed { stream }, 0);
         }
     }

@@ -1,0 +1,72 @@
+//! Simulated seconds per wall second: three members, puts of 256 bytes at a fixed rate.
+//!
+//! `cargo run --release -p detkv-sim --example speed -- [seconds]`
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use detkv_core::MemberId;
+use detkv_core::api::Request;
+use detkv_core::pb::etcdserverpb::PutRequest;
+use detkv_sim::{ClientId, Handle, RunOutcome, Sim, SimConfig};
+
+/// Puts `rate` times a second in all, from six clients, two at each member, in open loop.
+async fn load(world: Handle, rate: u64, seconds: u64, done: Rc<Cell<u64>>) {
+    while world.leader().is_none() {
+        world.sleep(Duration::from_millis(10)).await;
+    }
+    const WORKERS: u64 = 60;
+    let start = world.now();
+    let pause = Duration::from_nanos(WORKERS * 1_000_000_000 / rate);
+    let end = start + Duration::from_secs(seconds);
+    for worker in 0..WORKERS {
+        let (handle, done) = (world.clone(), done.clone());
+        let client = ClientId((worker % 6) as u32);
+        let member = MemberId(worker % 3 + 1);
+        world.spawn(async move {
+            let mut at = start + Duration::from_nanos(worker * 1_000_000_000 / rate);
+            for n in 0.. {
+                handle.sleep_until(at).await;
+                at = at + pause;
+                let key = format!("key-{:06}", (worker * 7919 + n * 31) % 1000);
+                let put = PutRequest {
+                    key: key.into(),
+                    value: vec![7; 256].into(),
+                    ..Default::default()
+                };
+                let put = Request::Put(put);
+                if let Ok(Ok(_)) = handle.call(client, member, put, Duration::from_secs(1)).await {
+                    done.set(done.get() + 1);
+                }
+            }
+        });
+    }
+    world.sleep_until(end).await;
+}
+
+fn measure(rate: u64, seconds: u64) -> (RunOutcome, u64, Duration) {
+    let done = Rc::new(Cell::new(0));
+    let started = std::time::Instant::now();
+    let counter = done.clone();
+    let outcome = Sim::run(SimConfig::new(1), move |world| load(world, rate, seconds, counter));
+    (outcome, done.get(), started.elapsed())
+}
+
+fn main() {
+    let seconds = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(60);
+    for rate in [100, 1000] {
+        let (outcome, puts, wall) = measure(rate, seconds);
+        let wall_ns = wall.as_nanos() as u64;
+        println!(
+            "{rate:5} puts/s: {:8.1}x real time, {puts} puts acknowledged, {:.1} us wall per put, \
+             {} kernel events, {} hashed events, hash {:032x}",
+            outcome.virtual_ns as f64 / wall_ns as f64,
+            wall_ns as f64 / 1000.0 / puts as f64,
+            outcome.kernel_events,
+            outcome.trace.events,
+            outcome.event_hash,
+        );
+        assert!(outcome.panics.is_empty(), "{:?}", outcome.panics);
+    }
+}

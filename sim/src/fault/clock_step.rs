@@ -1,0 +1,29 @@
+//! A node's clock is stepped, forward or back.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, FaultKind, Parameter, Target};
+use crate::world::World;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClockStep {
+    pub node: Target,
+    pub milliseconds: i64,
+}
+
+impl FaultKind for ClockStep {
+    const NAME: &'static str = "clock-step";
+    const WHAT: &'static str = "the node's clock jumps";
+    const PARAMETERS: &'static [Parameter] =
+        &[("node", "whose clock"), ("milliseconds", "how far; negative is back")];
+
+    fn begin(&self, world: &mut World) -> Result<Effect, String> {
+        let node = self.node.resolve(world)?;
+        let ns = self.milliseconds.checked_mul(1_000_000).ok_or("too far")?;
+        world.step_clock(node, ns);
+        let member = world.node(node).id;
+        let what = format!("clock of m{} jumps by {} ms", member.0, self.milliseconds);
+        Ok(Effect::at_once(member, what))
+    }
+}

@@ -1,0 +1,43 @@
+//! The disk of a node completes no sync for a while: syncs issued meanwhile complete after it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, FaultKind, Parameter, Target};
+use crate::duration;
+use crate::world::World;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskStall {
+    pub node: Target,
+    #[serde(with = "crate::duration")]
+    pub duration: Duration,
+}
+
+impl FaultKind for DiskStall {
+    const NAME: &'static str = "disk-stall";
+    const WHAT: &'static str =
+        "syncs issued during the stall complete after it; reads and writes go on";
+    const PARAMETERS: &'static [Parameter] =
+        &[("node", "whose disk"), ("duration", "how long, such as \"4s\"")];
+
+    fn begin(&self, world: &mut World) -> Result<Effect, String> {
+        let node = self.node.resolve(world)?;
+        let now = world.now().ns;
+        let until = (world.now() + self.duration).ns;
+        world.node(node).disk.stall(now, until);
+        let member = world.node(node).id;
+        Ok(Effect {
+            member: Some(member),
+            what: format!("disk of m{} stalls for {}", member.0, duration::format(self.duration)),
+            lasts: Some(self.duration),
+            // A stall that ends by itself is over already; one that is healed early ends here.
+            undo: Some(Box::new(move |world| {
+                let now = world.now().ns;
+                world.node(node).disk.heal(now);
+            })),
+        })
+    }
+}

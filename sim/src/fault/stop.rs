@@ -1,0 +1,25 @@
+//! A planned stop, as by SIGTERM: the member hands leadership over and makes everything durable.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Effect, FaultKind, Parameter, Target};
+use crate::world::World;
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    pub node: Target,
+}
+
+impl FaultKind for Stop {
+    const NAME: &'static str = "stop";
+    const WHAT: &'static str = "the process is asked to stop and ends when everything is durable";
+    const PARAMETERS: &'static [Parameter] = &[("node", "which process")];
+
+    fn begin(&self, world: &mut World) -> Result<Effect, String> {
+        let node = self.node.resolve(world)?;
+        let member = world.node(node).id;
+        world.stop(node);
+        Ok(Effect::at_once(member, format!("m{} is asked to stop", member.0)))
+    }
+}
