@@ -87,26 +87,34 @@ fn header(report: &BenchReport) -> String {
         ),
     );
     fact("load average before", &format!("{:.2}", machine.load_average));
-    fact(
-        "method",
-        &format!(
-            "{} visits to each store in turn, {} s measured per row after {} s of warm-up, 3 members on loopback, \
-             load generator with {} threads on the same machine",
-            report.repeats, report.seconds, report.warm_up_seconds, report.client_threads
-        ),
-    );
     for store in &report.stores {
         fact(&escape(&store.label), &store.version);
     }
     format!(
         "<header><p class=\"brand\">detkv · bench on real disks · {}</p><h1>{}</h1>\
-         <p class=\"sub\">median of the repeats; whiskers span all of them, each repeat is a dot</p></header>\
+         <p class=\"sub\">bars are medians over the visits, whiskers span all visits</p></header>\
          <section class=\"card\"><h2>Machine and method</h2><dl class=\"facts\">{facts}</dl>\
-         <p class=\"small\"><code>{}</code></p></section>",
+         <p>{}</p><p class=\"small\"><code>{}</code></p></section>",
         escape(&report.date),
         escape(&labels.join(" beside ")),
+        escape(&method(report)),
         escape(&report.command)
     )
+}
+
+fn method(report: &BenchReport) -> String {
+    format!(
+        "Three members on loopback; stores take turns, {} each; {} s measured per row after {} s of warm-up; \
+         the load generator has {} on the same machine.",
+        plural(report.repeats, "visit"),
+        report.seconds,
+        report.warm_up_seconds,
+        plural(report.client_threads, "thread")
+    )
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// All ratios in one table, wins and losses alike.
@@ -134,7 +142,7 @@ fn overview(report: &BenchReport) -> String {
          <th scope=\"col\">against</th><th scope=\"col\">throughput ↑</th><th scope=\"col\">p50 ↓</th><th scope=\"col\">p99 ↓</th>\
          <th scope=\"col\">server CPU per op ↓</th><th scope=\"col\">disk bytes ↓</th></tr></thead><tbody>{rows}</tbody></table></div>\
          <p class=\"small\">↑ more is better, ↓ less is better; ± is the standard deviation over pairs of visits. \
-         ✓ and ✗ mark a difference larger than it.</p></section>",
+         ✓ and ✗ mark differences larger than that.</p></section>",
         escape(ours)
     )
 }
@@ -147,7 +155,8 @@ fn ratio_cell(ratio: Option<Ratio>, more_is_better: bool) -> String {
         Some(spread) => format!("{value:.2} ± {spread:.2}"),
         None => format!("{value:.2}"),
     };
-    let clear = (value - 1.0).abs() > spread.unwrap_or(0.0).max(0.02);
+    // One visit says nothing about what is noise.
+    let clear = spread.is_some_and(|spread| (value - 1.0).abs() > spread.max(0.02));
     match (clear, (value > 1.0) == more_is_better) {
         (false, _) => format!("<td>{text}</td>"),
         (true, true) => format!("<td><span class=\"wins\">✓ {text}</span></td>"),
@@ -180,11 +189,11 @@ fn card(report: &BenchReport, row: &BenchRow) -> String {
         errors = format!("<ul class=\"problems\">{errors}</ul>");
     }
     format!(
-        "<section class=\"card\"><h2>{}</h2><p class=\"small\"><code>{}</code> · {} connections</p>{errors}\
+        "<section class=\"card\"><h2>{}</h2><p class=\"small\"><code>{}</code> · {}</p>{errors}\
          <div class=\"charts\">{charts}</div></section>",
         escape(&row.title),
         escape(&row.name),
-        row.connections
+        plural(row.connections, "connection")
     )
 }
 
