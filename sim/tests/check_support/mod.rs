@@ -93,6 +93,8 @@ pub struct Store {
     pub rows: BTreeMap<Bytes, KeyValue>,
     /// `revisions[i]`: the events of revision `i + 2`, with `prev_kv`.
     pub revisions: Vec<Vec<KvEvent>>,
+    /// Of every key: revision and row, `None` where it was deleted.
+    versions: BTreeMap<Bytes, Vec<(i64, Option<KeyValue>)>>,
 }
 
 impl Store {
@@ -161,35 +163,35 @@ impl Store {
     }
 
     fn commit(&mut self, events: Vec<KvEvent>) {
-        if !events.is_empty() {
-            self.revisions.push(events);
+        if events.is_empty() {
+            return;
         }
+        for event in &events {
+            let kv = event.kv.clone().expect("our events have rows");
+            let versions = self.versions.entry(kv.key.clone()).or_default();
+            let is_put = event.r#type == EventType::Put as i32;
+            versions.push((kv.mod_revision, is_put.then_some(kv)));
+        }
+        self.revisions.push(events);
     }
 
     fn range(&self, range: &pb::RangeRequest) -> pb::RangeResponse {
-        let rows = self.rows_at(if range.revision > 0 { range.revision } else { i64::MAX });
-        let kvs: Vec<KeyValue> = rows
-            .values()
-            .filter(|kv| contains(&range.key, &range.range_end, &kv.key))
-            .cloned()
-            .collect();
+        let is_wanted = |key: &&Bytes| contains(&range.key, &range.range_end, key);
+        let kvs: Vec<KeyValue> = if range.revision > 0 {
+            let keys = self.versions.keys().filter(is_wanted);
+            keys.filter_map(|key| self.row_at(key, range.revision)).collect()
+        } else if range.range_end.is_empty() {
+            self.rows.get(&range.key).cloned().into_iter().collect()
+        } else {
+            self.rows.values().filter(|kv| is_wanted(&&kv.key)).cloned().collect()
+        };
         pb::RangeResponse { count: kvs.len() as i64, kvs, ..Default::default() }
     }
 
-    fn rows_at(&self, revision: i64) -> std::borrow::Cow<'_, BTreeMap<Bytes, KeyValue>> {
-        if revision >= self.revision() {
-            return std::borrow::Cow::Borrowed(&self.rows);
-        }
-        let mut rows = BTreeMap::new();
-        for event in self.revisions.iter().take(revision as usize - 1).flatten() {
-            let kv = event.kv.clone().expect("our events have rows");
-            if event.r#type == EventType::Put as i32 {
-                rows.insert(kv.key.clone(), kv);
-            } else {
-                rows.remove(&kv.key);
-            }
-        }
-        std::borrow::Cow::Owned(rows)
+    fn row_at(&self, key: &Bytes, revision: i64) -> Option<KeyValue> {
+        let versions = &self.versions[key];
+        let newer = versions.partition_point(|(mod_revision, _)| *mod_revision <= revision);
+        versions[..newer].last()?.1.clone()
     }
 
     fn put(

@@ -123,9 +123,7 @@ impl Generator {
             15 => {
                 let revision = 1 + i64::from(self.below(self.script.store.revision() as u32));
                 let Request::Range(range) = get(&key) else { unreachable!("get is a range") };
-                // An old revision of the reference store is slow to make.
-                let recent = revision.max(self.script.store.revision() - 20);
-                Request::Range(pb::RangeRequest { revision: recent, ..range })
+                Request::Range(pb::RangeRequest { revision, ..range })
             }
             16 => {
                 let lease = 1 + i64::from(self.below(4));
