@@ -32,6 +32,7 @@
 //! | `client`, `history`, `check` | workloads, what they saw, what it must obey |
 
 pub mod check;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod cpu;

@@ -1,0 +1,159 @@
+//! The end of a run: waits until the cluster is whole, then reads everything back from every member.
+//!
+//! The checkers resolve unknown outcomes from this, and durability is judged by it.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use detkv_core::api::Request;
+use detkv_core::pb::etcdserverpb as pb;
+use detkv_core::{Instant, MemberId};
+
+use super::watcher::watch_until;
+use super::{Client, Clients, WatchProgress};
+use crate::handle::{Handle, NodeStatus, Reply};
+use crate::history::{Event, Fact, Phase};
+
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// Timeout of one call.
+const CALL: Duration = Duration::from_secs(2);
+
+/// Reads everything back.
+#[derive(Clone, Copy, Debug)]
+pub struct Readout {
+    /// Virtual time that all of it may take once the faults are over.
+    pub limit: Duration,
+}
+
+/// What did not come to be within the limit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReadoutError {
+    NoLeader,
+    NotUp(MemberId),
+    /// No linearizable read through this member.
+    NoRead(MemberId),
+    /// Watchers have been shown everything up to `shown` only.
+    WatchersBehind {
+        shown: i64,
+        revision: i64,
+    },
+    NoWatch(MemberId),
+}
+
+impl fmt::Display for ReadoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadoutError::NoLeader => f.write_str("no leader was elected"),
+            ReadoutError::NotUp(member) => write!(f, "member {member} did not come up"),
+            ReadoutError::NoRead(member) => {
+                write!(f, "no linearizable read through member {member}")
+            }
+            ReadoutError::WatchersBehind { shown, revision } => write!(
+                f,
+                "a watcher was shown everything up to revision {shown} only, the store is at {revision}"
+            ),
+            ReadoutError::NoWatch(member) => {
+                write!(f, "no watch of the past through member {member}")
+            }
+        }
+    }
+}
+
+impl Readout {
+    /// Call it when the faults are over and the workload has ended.
+    ///
+    /// Errors: the cluster did not converge in time; the checkers then judge what there is.
+    pub async fn run(
+        &self,
+        clients: &Clients,
+        progress: &WatchProgress,
+    ) -> Result<(), ReadoutError> {
+        let handle = clients.handle();
+        let deadline = handle.now() + self.limit;
+        self.wait_for_members(handle, deadline).await?;
+        let mut readers = Vec::new();
+        for member in handle.members() {
+            let client = clients.pinned(member, CALL);
+            // Nothing is written any more: this read is at the last revision.
+            read_all(&client, deadline).await?;
+            readers.push(client);
+        }
+        let revision = read_all(&readers[0], deadline).await?;
+        while progress.least() < revision {
+            if handle.now() >= deadline {
+                let shown = progress.least();
+                return Err(ReadoutError::WatchersBehind { shown, revision });
+            }
+            handle.sleep(LOOK).await;
+        }
+        handle.record(Event::Fact(Fact::Phase(Phase::Readout)));
+        for client in &readers {
+            let revision = read_all(client, deadline).await?;
+            watch_all(client, revision, deadline).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_members(
+        &self,
+        handle: &Handle,
+        deadline: Instant,
+    ) -> Result<(), ReadoutError> {
+        loop {
+            let is_up =
+                |member: &MemberId| matches!(handle.node_status(*member), NodeStatus::Up(_));
+            let down = handle.members().into_iter().find(|member| !is_up(member));
+            match (down, handle.leader()) {
+                (None, Some(_)) => return Ok(()),
+                (Some(member), _) if handle.now() >= deadline => {
+                    return Err(ReadoutError::NotUp(member));
+                }
+                (None, None) if handle.now() >= deadline => return Err(ReadoutError::NoLeader),
+                _ => handle.sleep(LOOK).await,
+            }
+        }
+    }
+}
+
+fn every_key() -> (Bytes, Bytes) {
+    (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"))
+}
+
+/// Every current row, linearizable; the revision it was read at.
+async fn read_all(client: &Client, deadline: Instant) -> Result<i64, ReadoutError> {
+    let (key, range_end) = every_key();
+    let request = pb::RangeRequest { key, range_end, ..Default::default() };
+    loop {
+        if let Ok(Reply::Range(rows)) = client.call(Request::Range(request.clone())).await {
+            return Ok(rows.header.map_or(0, |header| header.revision));
+        }
+        if client.handle().now() >= deadline {
+            return Err(ReadoutError::NoRead(client.endpoint()));
+        }
+        client.handle().sleep(LOOK).await;
+    }
+}
+
+/// Every change that is left, up to `end`.
+async fn watch_all(client: &Client, end: i64, deadline: Instant) -> Result<(), ReadoutError> {
+    let (key, range_end) = every_key();
+    let mut create = pb::WatchCreateRequest {
+        key,
+        range_end,
+        start_revision: 1,
+        prev_kv: true,
+        ..Default::default()
+    };
+    loop {
+        match watch_until(client, create.clone(), end, Duration::from_secs(1)).await {
+            Ok(()) => return Ok(()),
+            Err(Some(compact_revision)) => create.start_revision = compact_revision.max(1),
+            Err(None) => client.handle().sleep(LOOK).await,
+        }
+        if client.handle().now() >= deadline {
+            return Err(ReadoutError::NoWatch(client.endpoint()));
+        }
+    }
+}
