@@ -10,13 +10,14 @@ use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::{Instant, MemberId};
 
-use super::watcher::watch_until;
-use super::{Client, Clients, WatchProgress};
+use super::{Client, Clients, WatchProgress, Watcher};
 use crate::handle::{Handle, NodeStatus, Reply};
 use crate::history::{Event, Fact, Phase};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
+/// Time for the last events to arrive.
+const LAST_EVENTS: Duration = Duration::from_millis(300);
 /// Timeout of one call.
 const CALL: Duration = Duration::from_secs(2);
 
@@ -39,7 +40,6 @@ pub enum ReadoutError {
         shown: i64,
         revision: i64,
     },
-    NoWatch(MemberId),
 }
 
 impl fmt::Display for ReadoutError {
@@ -54,9 +54,6 @@ impl fmt::Display for ReadoutError {
                 f,
                 "a watcher was shown everything up to revision {shown} only, the store is at {revision}"
             ),
-            ReadoutError::NoWatch(member) => {
-                write!(f, "no watch of the past through member {member}")
-            }
         }
     }
 }
@@ -81,18 +78,18 @@ impl Readout {
             readers.push(client);
         }
         let revision = read_all(&readers[0], deadline).await?;
-        while progress.least() < revision {
-            if handle.now() >= deadline {
-                let shown = progress.least();
-                return Err(ReadoutError::WatchersBehind { shown, revision });
-            }
-            handle.sleep(LOOK).await;
-        }
+        wait_for_watchers(handle, progress, revision, deadline).await?;
         handle.record(Event::Fact(Fact::Phase(Phase::Readout)));
+        let past = WatchProgress::default();
+        let members = readers.len() as u32;
+        // Every change that is left: what is compacted is skipped.
+        Watcher { clients: members, ..Watcher::default() }.start(clients, &past);
         for client in &readers {
-            let revision = read_all(client, deadline).await?;
-            watch_all(client, revision, deadline).await?;
+            read_all(client, deadline).await?;
         }
+        wait_for_watchers(handle, &past, revision, deadline).await?;
+        // A lease that ended meanwhile reaches the watchers too: no revision stays unseen.
+        handle.sleep(LAST_EVENTS).await;
         Ok(())
     }
 
@@ -117,13 +114,25 @@ impl Readout {
     }
 }
 
-fn every_key() -> (Bytes, Bytes) {
-    (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"))
+async fn wait_for_watchers(
+    handle: &Handle,
+    progress: &WatchProgress,
+    revision: i64,
+    deadline: Instant,
+) -> Result<(), ReadoutError> {
+    while progress.least() < revision {
+        if handle.now() >= deadline {
+            let shown = progress.least();
+            return Err(ReadoutError::WatchersBehind { shown, revision });
+        }
+        handle.sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// Every current row, linearizable; the revision it was read at.
 async fn read_all(client: &Client, deadline: Instant) -> Result<i64, ReadoutError> {
-    let (key, range_end) = every_key();
+    let (key, range_end) = (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
     let request = pb::RangeRequest { key, range_end, ..Default::default() };
     loop {
         if let Ok(Reply::Range(rows)) = client.call(Request::Range(request.clone())).await {
@@ -133,27 +142,5 @@ async fn read_all(client: &Client, deadline: Instant) -> Result<i64, ReadoutErro
             return Err(ReadoutError::NoRead(client.endpoint()));
         }
         client.handle().sleep(LOOK).await;
-    }
-}
-
-/// Every change that is left, up to `end`.
-async fn watch_all(client: &Client, end: i64, deadline: Instant) -> Result<(), ReadoutError> {
-    let (key, range_end) = every_key();
-    let mut create = pb::WatchCreateRequest {
-        key,
-        range_end,
-        start_revision: 1,
-        prev_kv: true,
-        ..Default::default()
-    };
-    loop {
-        match watch_until(client, create.clone(), end, Duration::from_secs(1)).await {
-            Ok(()) => return Ok(()),
-            Err(Some(compact_revision)) => create.start_revision = compact_revision.max(1),
-            Err(None) => client.handle().sleep(LOOK).await,
-        }
-        if client.handle().now() >= deadline {
-            return Err(ReadoutError::NoWatch(client.endpoint()));
-        }
     }
 }

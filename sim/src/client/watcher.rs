@@ -198,58 +198,6 @@ impl Task {
     }
 }
 
-pub(super) fn send(connection: &WatchConn, request: RequestUnion) {
+fn send(connection: &WatchConn, request: RequestUnion) {
     connection.send(pb::WatchRequest { request_union: Some(request) });
-}
-
-/// Watches once from `create.start_revision` until everything up to `end` has been shown.
-///
-/// `Err(Some(revision))`: cancelled, the past up to there is compacted. `Err(None)`: the connection is lost, or
-/// nothing came within `silence`.
-pub(super) async fn watch_until(
-    client: &Client,
-    create: pb::WatchCreateRequest,
-    end: i64,
-    silence: Duration,
-) -> Result<(), Option<i64>> {
-    let handle = client.handle().clone();
-    let mut connection =
-        handle.watch(client.id, client.endpoint()).await.map_err(|_| None::<i64>)?;
-    let watch: WatchId = client.next_watch();
-    handle.record(Event::WatchOpened {
-        client: client.id,
-        watch,
-        member: client.endpoint(),
-        request: create.clone(),
-    });
-    send(&connection, RequestUnion::CreateRequest(create));
-    let mut asked = false;
-    loop {
-        match within(&handle, silence, connection.recv()).await {
-            Some(Some(response)) => {
-                handle.record(Event::WatchResponse { watch, response: response.clone() });
-                if response.canceled {
-                    return Err(Some(response.compact_revision));
-                }
-                let revision = response.header.as_ref().map_or(0, |header| header.revision);
-                let last = response.events.last().and_then(|event| event.kv.as_ref());
-                let shown =
-                    last.map_or(if response.created { 0 } else { revision }, |kv| kv.mod_revision);
-                if shown >= end && !response.fragment {
-                    handle.record(Event::WatchClosed { watch });
-                    return Ok(());
-                }
-                asked = false;
-            }
-            // The last revisions may hold nothing for this watch: ask how far it is.
-            None if !asked => {
-                send(&connection, RequestUnion::ProgressRequest(pb::WatchProgressRequest {}));
-                asked = true;
-            }
-            Some(None) | None => {
-                handle.record(Event::WatchLost { watch });
-                return Err(None);
-            }
-        }
-    }
 }
