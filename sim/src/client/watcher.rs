@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::timeout::within;
 use super::{BACK_OFF_MIN, Client, Clients};
 use crate::handle::WatchConn;
-use crate::history::{Event, WatchId};
+use crate::history::Event;
 
 /// Silence after which a watcher asks for a progress notice.
 const IDLE: Duration = Duration::from_millis(500);
