@@ -14,7 +14,7 @@ use super::schedule::Schedule;
 use super::small::SmallBuckets;
 use super::snapshot::SnapshotPin;
 use super::state::Shared;
-use super::txn::{check_path, check_put, choose_path};
+use super::txn::{check_path, check_put_key, check_put_lease, choose_path};
 use super::{Applied, Bucket, Consistent, Sizes, StoreOptions};
 use crate::api::Response;
 use crate::error::{ApiError, Halt, OpenError};
@@ -91,8 +91,9 @@ impl Store {
         req: &pb::PutRequest,
         lease_exists: &dyn Fn(i64) -> bool,
     ) -> Result<Applied, ApiError> {
+        check_put_lease(req, lease_exists)?;
         let mut writer = Writer::new(&self.shared);
-        check_put(&writer, req, lease_exists)?;
+        check_put_key(&writer, req)?;
         let response = writer.put(req)?;
         Ok(writer
             .finish(|header| Response::Put(pb::PutResponse { header: Some(header), ..response })))

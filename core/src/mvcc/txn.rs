@@ -98,7 +98,11 @@ pub(crate) fn check_path(
     lease_exists: &dyn Fn(i64) -> bool,
 ) -> Result<(), ApiError> {
     visit(req, path, &mut |op| match op {
-        Op::RequestPut(put) => check_put(space, put, lease_exists),
+        // Seen in etcd 3.4: a put inside a txn looks for its key before its lease.
+        Op::RequestPut(put) => {
+            check_put_key(space, put)?;
+            check_put_lease(put, lease_exists)
+        }
         _ => Ok(()),
     })?;
     visit(req, path, &mut |op| match op {
@@ -127,15 +131,19 @@ fn visit(
     Ok(())
 }
 
-/// A put's lease must exist, and its key when value or lease are to be kept.
-pub(crate) fn check_put(
-    space: &impl KeySpace,
+/// A put's lease must exist.
+pub(crate) fn check_put_lease(
     put: &PutRequest,
     lease_exists: &dyn Fn(i64) -> bool,
 ) -> Result<(), ApiError> {
     if put.lease != 0 && !lease_exists(put.lease) {
         return Err(ApiError::LeaseNotFound);
     }
+    Ok(())
+}
+
+/// A put's key must exist when its value or lease is to be kept.
+pub(crate) fn check_put_key(space: &impl KeySpace, put: &PutRequest) -> Result<(), ApiError> {
     if put.ignore_value || put.ignore_lease {
         let (count, _) = space.collect(&KeyRange::One(&put.key), space.revision(), 0)?;
         if count == 0 {
