@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{
-    BackendError, Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend,
-    TableDefinition, TableError,
+    BackendError, Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase,
+    StorageBackend, TableDefinition, TableError,
 };
 
 use super::Bucket;
@@ -66,6 +66,7 @@ pub(crate) fn guarded<T>(f: impl FnOnce() -> Result<T, FileError>) -> Result<T, 
 }
 
 pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+type ReadTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 impl Bucket {
     pub(crate) const ALL: [Bucket; 10] = [
@@ -312,10 +313,7 @@ impl FileView {
     }
 
     /// `None` when nothing was ever written to the bucket.
-    fn table(
-        &self,
-        bucket: Bucket,
-    ) -> Result<Option<redb::ReadOnlyTable<&'static [u8], &'static [u8]>>, FileError> {
+    fn table(&self, bucket: Bucket) -> Result<Option<ReadTable>, FileError> {
         match self.0.open_table(bucket.table()) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),

@@ -1,5 +1,6 @@
 //! What happened between two revisions: the history that a catching-up watcher reads.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -46,7 +47,7 @@ impl StoreReader {
         if from > to || max_revisions == 0 {
             return Ok((Vec::new(), from));
         }
-        let mut collector = Collector::new(range, to, max_revisions);
+        let mut collector = Collector::new(range, to, max_revisions, state.compact_revision);
         let result = match narrow(&state, &range, from, to, max_revisions) {
             Some(changes) => {
                 let view = state.view_for(changes.iter().map(|c| &c.found));
@@ -195,6 +196,7 @@ struct Collector<'a> {
     range: KeyRange<'a>,
     to: i64,
     max_revisions: usize,
+    compact_revision: i64,
     revisions: Vec<RevisionEvents>,
     main: i64,
     events: Vec<Event>,
@@ -204,11 +206,12 @@ struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    fn new(range: KeyRange<'a>, to: i64, max_revisions: usize) -> Self {
+    fn new(range: KeyRange<'a>, to: i64, max_revisions: usize, compact_revision: i64) -> Self {
         Self {
             range,
             to,
             max_revisions,
+            compact_revision,
             revisions: Vec::new(),
             main: 0,
             events: Vec::new(),
@@ -247,7 +250,10 @@ impl<'a> Collector<'a> {
 
     fn flush(&mut self) {
         if !self.events.is_empty() {
-            let events = std::mem::take(&mut self.events);
+            let mut events = std::mem::take(&mut self.events);
+            if self.main == self.compact_revision {
+                keep_last_of_each_key(&mut events);
+            }
             self.revisions.push(RevisionEvents::new(self.main, events));
         }
     }
@@ -257,6 +263,16 @@ impl<'a> Collector<'a> {
         let next = self.next.unwrap_or(self.to + 1);
         (self.revisions, next)
     }
+}
+
+/// At the compact revision only the last change of a key is kept, and the others may or may not be
+/// removed yet: nobody sees them.
+fn keep_last_of_each_key(events: &mut Vec<Event>) {
+    let key = |event: &Event| event.kv.as_ref().map(|kv| kv.key.clone());
+    let mut seen = BTreeSet::new();
+    events.reverse();
+    events.retain(|event| seen.insert(key(event)));
+    events.reverse();
 }
 
 fn event(revision: Revision, tombstone: bool, kv: KeyValue) -> Event {

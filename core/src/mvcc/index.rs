@@ -106,6 +106,8 @@ impl KeyIndex {
     }
 }
 
+pub(crate) type KeyBounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The interval of keys that `key` and `range_end` mean (surface spec §3.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum KeyRange<'a> {
@@ -134,7 +136,7 @@ impl<'a> KeyRange<'a> {
     }
 
     /// Bounds for a map, after `after` when a walk goes on; `None` when nothing can be in them.
-    pub fn bounds<'b>(&self, after: Option<&'b [u8]>) -> Option<(Bound<&'b [u8]>, Bound<&'b [u8]>)>
+    pub fn bounds<'b>(&self, after: Option<&'b [u8]>) -> Option<KeyBounds<'b>>
     where
         'a: 'b,
     {

@@ -188,7 +188,9 @@ impl Store {
         }
         assert!(self.schedule.job_under_way, "a result belongs to the one job under way");
         self.schedule.job_under_way = false;
-        self.shared.state.write().in_flight = Arc::default();
+        // Freed after the lock is released: there may be thousands.
+        let written = std::mem::take(&mut self.shared.state.write().in_flight);
+        drop(written);
         self.schedule.committed_index = index.unwrap_or(self.schedule.committed_index);
         let mut events = Vec::new();
         if immediate {

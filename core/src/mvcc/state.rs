@@ -74,6 +74,13 @@ impl Walk {
 impl State {
     /// Goes on with `walk` over at most `keys_max` index entries.
     pub fn advance(&self, range: &KeyRange<'_>, revision: i64, walk: &mut Walk, keys_max: usize) {
+        if let KeyRange::One(key) = range {
+            walk.is_finished = true;
+            if let Some(entry) = self.index.get(*key) {
+                self.visit(entry, revision, walk);
+            }
+            return;
+        }
         let Some(bounds) = range.bounds(walk.after.as_deref()) else {
             walk.is_finished = true;
             return;
@@ -82,15 +89,19 @@ impl State {
         let mut entries = self.index.range::<[u8], _>(bounds);
         for (key, entry) in entries.by_ref().take(keys_max) {
             last = Some(key);
-            let Some(change) = entry.visible_at(revision) else { continue };
-            walk.count += 1;
-            if walk.found.len() < walk.want {
-                walk.found.push(self.locate(entry, change.revision()));
-            }
+            self.visit(entry, revision, walk);
         }
         walk.is_finished = entries.next().is_none();
         if !walk.is_finished {
             walk.after = last.cloned();
+        }
+    }
+
+    fn visit(&self, entry: &KeyIndex, revision: i64, walk: &mut Walk) {
+        let Some(change) = entry.visible_at(revision) else { return };
+        walk.count += 1;
+        if walk.found.len() < walk.want {
+            walk.found.push(self.locate(entry, change.revision()));
         }
     }
 
