@@ -452,6 +452,40 @@ fn changes_come_whole_in_order_and_say_where_to_go_on() {
     assert_eq!(changes[0].revision, 50);
 }
 
+/// A nested put before a sibling nested delete of the same key is the one way to get two changes
+/// of a key in one revision.
+#[test]
+fn at_the_compact_revision_only_the_last_change_of_a_key_shows() {
+    let files = MemFiles::new();
+    let mut store = open(&files);
+    let mut now = Instant::ZERO;
+    put(&mut store, 1, "l", "1"); // 2
+    let key = Bytes::from_static(b"k");
+    let nested = |request| {
+        let success = vec![pb::RequestOp { request: Some(request) }];
+        let txn = pb::TxnRequest { success, ..Default::default() };
+        pb::RequestOp { request: Some(pb::request_op::Request::RequestTxn(txn)) }
+    };
+    let put_k = pb::PutRequest { key: key.clone(), ..Default::default() };
+    let delete_k = pb::DeleteRangeRequest { key, ..Default::default() };
+    let success = vec![
+        nested(pb::request_op::Request::RequestPut(put_k)),
+        nested(pb::request_op::Request::RequestDeleteRange(delete_k)),
+    ];
+    let req = pb::TxnRequest { success, ..Default::default() };
+    store.txn(&req, &|_| true).expect("a txn is applied"); // 3
+    store.set_applied(2, 1);
+    let seen = |store: &Store, key: &[u8], end: &[u8]| {
+        let (changes, _) = store.reader().changes(3, 3, key, end, 9).expect("history");
+        changes.iter().flat_map(|c| c.events.iter().map(|e| e.r#type)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(&store, b"k", b""), [0, 1]);
+    compacted(&mut store, 3, 3).expect("the current revision");
+    assert_eq!(seen(&store, b"k", b""), [1], "before the rows are removed");
+    flush(&mut store, &mut now);
+    assert_eq!(seen(&store, b"k", b""), [1], "and after");
+}
+
 #[test]
 fn a_damaged_file_is_refused_and_left_alone() {
     let files = MemFiles::new();

@@ -97,7 +97,7 @@ impl Hasher<'_> {
         if revision.main > self.revision {
             return false;
         }
-        if revision.main <= self.compact_revision && !self.is_kept(revision, tombstone, value) {
+        if revision.main <= self.compact_revision && !self.is_kept(revision, value) {
             return !self.is_overtaken;
         }
         let row_key = RowKey::new(revision, tombstone);
@@ -107,12 +107,11 @@ impl Hasher<'_> {
     }
 
     /// Whether a row at or below the compact revision is the visible one of its key.
-    fn is_kept(&mut self, revision: Revision, tombstone: bool, value: &[u8]) -> bool {
+    fn is_kept(&mut self, revision: Revision, value: &[u8]) -> bool {
         let state = self.shared.state.read();
         self.is_overtaken =
             state.compact_revision != self.compact_revision || state.epoch != self.epoch;
-        !tombstone
-            && !self.is_overtaken
+        !self.is_overtaken
             && super::changes::key_of(value)
                 .and_then(|key| state.index.get(key))
                 .and_then(|entry| entry.visible_at(self.revision))
