@@ -197,3 +197,161 @@ impl<'a> Intervals<'a> {
 fn later<'a>(a: Option<&'a [u8]>, b: Option<&'a [u8]>) -> Option<&'a [u8]> {
     Some(a?.max(b?))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::pb::etcdserverpb::Compare;
+
+    fn b(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn op(request: Op) -> RequestOp {
+        RequestOp { request: Some(request) }
+    }
+
+    fn put(key: &str) -> RequestOp {
+        op(Op::RequestPut(PutRequest { key: b(key), ..Default::default() }))
+    }
+
+    fn delete(key: &str, range_end: &str) -> RequestOp {
+        let (key, range_end) = (b(key), b(range_end));
+        op(Op::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false }))
+    }
+
+    fn get(key: &str) -> RequestOp {
+        op(Op::RequestRange(RangeRequest { key: b(key), ..Default::default() }))
+    }
+
+    fn either(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
+        op(Op::RequestTxn(TxnRequest { success, failure, ..Default::default() }))
+    }
+
+    fn nested(success: Vec<RequestOp>) -> RequestOp {
+        either(success, Vec::new())
+    }
+
+    fn check(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> Result<(), ApiError> {
+        validate(&Request::Txn(TxnRequest { success, failure, ..Default::default() }), 128)
+    }
+
+    fn check_list(ops: Vec<RequestOp>) -> Result<(), ApiError> {
+        check(ops, Vec::new())
+    }
+
+    const DUPLICATE: Result<(), ApiError> = Err(ApiError::DuplicateKey);
+
+    #[test]
+    fn a_key_is_put_once_per_list_and_not_deleted_in_it() {
+        assert_eq!(check_list(vec![put("a"), put("a")]), DUPLICATE);
+        assert_eq!(check_list(vec![put("b"), delete("a", "c")]), DUPLICATE);
+        assert_eq!(check_list(vec![delete("a", "c"), put("b")]), DUPLICATE);
+        assert_eq!(check_list(vec![put("c"), delete("a", "c")]), Ok(()));
+        assert_eq!(check_list(vec![put("z"), delete("a", "\0")]), DUPLICATE);
+        assert_eq!(check_list(vec![delete("a", "m"), delete("b", "z"), delete("b", "")]), Ok(()));
+        assert_eq!(check_list(vec![get("a"), put("a"), get("a")]), Ok(()));
+        assert_eq!(check(vec![put("a")], vec![put("a"), delete("b", "")]), Ok(()));
+    }
+
+    #[test]
+    fn nested_txns_count_with_both_branches() {
+        assert_eq!(check_list(vec![put("a"), nested(vec![put("a")])]), DUPLICATE);
+        assert_eq!(check_list(vec![put("a"), either(vec![], vec![put("a")])]), DUPLICATE);
+        assert_eq!(check_list(vec![either(vec![put("a")], vec![put("a")])]), Ok(()));
+        assert_eq!(check_list(vec![nested(vec![put("a")]), nested(vec![put("a")])]), DUPLICATE);
+        assert_eq!(check_list(vec![put("a"), nested(vec![delete("a", "")])]), DUPLICATE);
+        assert_eq!(check_list(vec![delete("a", ""), nested(vec![put("a")])]), DUPLICATE);
+        let inner = nested(vec![put("a"), put("a")]);
+        assert_eq!(check_list(vec![inner]), DUPLICATE);
+    }
+
+    #[test]
+    fn a_nested_put_may_precede_but_not_follow_a_sibling_nested_delete() {
+        assert_eq!(check_list(vec![nested(vec![put("a")]), nested(vec![delete("a", "")])]), Ok(()));
+        assert_eq!(
+            check_list(vec![nested(vec![delete("a", "")]), nested(vec![put("a")])]),
+            DUPLICATE
+        );
+    }
+
+    #[test]
+    fn a_nested_txn_has_the_budget_its_parent_leaves() {
+        let gets = |n: usize| vec![get("a"); n];
+        assert_eq!(check_list(gets(128)), Ok(()));
+        assert_eq!(check_list(gets(129)), Err(ApiError::TooManyOps));
+        let with_nested = |n| {
+            let mut ops = gets(99);
+            ops.push(nested(gets(n)));
+            ops
+        };
+        assert_eq!(check_list(with_nested(28)), Ok(()));
+        assert_eq!(check_list(with_nested(29)), Err(ApiError::TooManyOps));
+        let compare = vec![Compare { key: b("a"), ..Default::default() }; 129];
+        let txn = TxnRequest { compare, ..Default::default() };
+        assert_eq!(validate(&Request::Txn(txn), 128), Err(ApiError::TooManyOps));
+    }
+
+    #[test]
+    fn nesting_deeper_than_the_budget_is_refused() {
+        let mut txn = get("a");
+        for _ in 0..128 {
+            txn = nested(vec![txn]);
+        }
+        assert_eq!(check_list(vec![txn]), Err(ApiError::TooManyOps));
+    }
+
+    #[test]
+    fn keys_flags_and_sort_options_are_checked_everywhere() {
+        let wrap: [fn(RequestOp) -> Vec<RequestOp>; 2] =
+            [|op| vec![op], |op| vec![nested(vec![op])]];
+        for wrap in wrap {
+            for branch in [false, true] {
+                let check_op = |request: Option<Op>| {
+                    let ops = wrap(RequestOp { request });
+                    if branch { check(vec![], ops) } else { check(ops, vec![]) }
+                };
+                assert_eq!(check_op(None), Err(ApiError::KeyNotFound));
+                for request in [put("").request, delete("", "a").request, get("").request] {
+                    assert_eq!(check_op(request), Err(ApiError::EmptyKey));
+                }
+                let bad = PutRequest {
+                    key: b("a"),
+                    value: b("v"),
+                    ignore_value: true,
+                    ..Default::default()
+                };
+                assert_eq!(check_op(Some(Op::RequestPut(bad))), Err(ApiError::ValueProvided));
+                let bad =
+                    PutRequest { key: b("a"), lease: 1, ignore_lease: true, ..Default::default() };
+                assert_eq!(check_op(Some(Op::RequestPut(bad))), Err(ApiError::LeaseProvided));
+                for (sort_order, sort_target) in [(3, 0), (-1, 0), (0, 5), (0, -1)] {
+                    let bad =
+                        RangeRequest { key: b("a"), sort_order, sort_target, ..Default::default() };
+                    let result = check_op(Some(Op::RequestRange(bad)));
+                    assert_eq!(result, Err(ApiError::InvalidSortOption));
+                }
+            }
+        }
+        let compare = vec![Compare::default()];
+        let txn = TxnRequest { compare, ..Default::default() };
+        assert_eq!(validate(&Request::Txn(txn), 128), Err(ApiError::EmptyKey));
+    }
+
+    #[test]
+    fn intervals_merge_into_their_union() {
+        let mut intervals = Intervals::default();
+        let spans: [(&[u8], &[u8]); 5] =
+            [(b"c", b"e"), (b"g", b"i"), (b"d", b"h"), (b"m", b"m"), (b"x", b"\0")];
+        for (key, end) in spans {
+            intervals.insert(KeyRange::new(key, end));
+        }
+        assert_eq!(intervals.spans.len(), 2);
+        for key in b'a'..=b'z' {
+            let expected = (b'c'..b'i').contains(&key) || key >= b'x';
+            assert_eq!(intervals.contains(&[key]), expected, "{}", key as char);
+        }
+    }
+}
