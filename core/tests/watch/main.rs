@@ -1,0 +1,4 @@
+//! Watches: one test per sentence of surface spec §4, and a model that sees random use.
+
+mod spec;
+mod world;
