@@ -161,6 +161,7 @@ impl Slots {
 #[derive(Debug)]
 pub(super) enum SlotSet {
     One(Slot),
+    #[expect(clippy::box_collection, reason = "keeps the set of one at 16 bytes")]
     Many(Box<std::collections::BTreeSet<Slot>>),
 }
 
