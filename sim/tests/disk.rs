@@ -1,0 +1,292 @@
+//! The simulated disk behaves as `disk/mod.rs` promises: what survives what.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use detkv_core::DiskAction;
+use detkv_sim::disk::{CrashModel, DiskModel, SECTOR, SimDisk};
+use detkv_sim::rng::{stream, uniform};
+
+const FILE: &str = "d/f";
+
+fn disk(seed: u64) -> SimDisk {
+    SimDisk::new(seed, 1, DiskModel::default(), false)
+}
+
+fn path() -> String {
+    FILE.to_owned()
+}
+
+fn write(offset: u64, data: &[u8]) -> DiskAction {
+    DiskAction::WriteAt { path: path(), offset, data: Bytes::copy_from_slice(data) }
+}
+
+fn sync() -> DiskAction {
+    DiskAction::SyncData { path: path() }
+}
+
+fn sync_dir(dir: &str) -> DiskAction {
+    DiskAction::SyncDir { path: dir.to_owned() }
+}
+
+/// Performs actions one after the other; returns when the last one is done.
+fn perform(disk: &SimDisk, at: u64, actions: &[DiskAction]) -> u64 {
+    actions.iter().fold(at, |at, action| disk.perform(at, at, action).expect("the action succeeds"))
+}
+
+/// An empty file whose name is durable.
+fn with_file(disk: &SimDisk) -> u64 {
+    let create = DiskAction::Create { path: path() };
+    let dir = DiskAction::CreateDir { path: "d".to_owned() };
+    perform(disk, 0, &[dir, sync_dir(""), create, sync_dir("d")])
+}
+
+fn content(disk: &SimDisk) -> Option<Vec<u8>> {
+    let files = disk.files();
+    let len = files.len(FILE).expect("the process runs")?;
+    Some(files.read(FILE, 0, len as usize).expect("the file is there").to_vec())
+}
+
+#[test]
+fn a_kill_keeps_what_was_written_and_a_power_loss_may_not() {
+    let mut survived = BTreeSet::new();
+    for seed in 0..200 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let at = perform(&disk, at, &[write(0, &[1; 4096]), sync(), write(0, &[2; 4096])]);
+        disk.kill(at);
+        assert_eq!(content(&disk).expect("synced name"), [2; 4096]);
+        disk.power_loss(at + 1);
+        let after = content(&disk).expect("synced name");
+        assert_eq!(after.len(), 4096, "the length was synced");
+        for sector in after.chunks(SECTOR) {
+            assert!(sector == [1; SECTOR] || sector == [2; SECTOR], "a sector is never mixed");
+        }
+        let new = after.chunks(SECTOR).filter(|sector| sector[0] == 2).count();
+        survived.insert(match new {
+            0 => "lost",
+            8 => "kept",
+            _ => "torn",
+        });
+    }
+    assert_eq!(survived, BTreeSet::from(["kept", "lost", "torn"]));
+}
+
+#[test]
+fn a_write_happens_at_its_stamp_and_a_sync_counts_when_it_has_finished() {
+    let model = DiskModel {
+        crash: CrashModel { keep_percent: 0, lose_percent: 100 },
+        ..DiskModel::default()
+    };
+    let lossy = |seed| SimDisk::new(seed, 1, model.clone(), false);
+    for seed in 0..20 {
+        let disk = lossy(seed);
+        let at = with_file(&disk);
+        let written = perform(&disk, at, &[write(0, b"abc")]);
+        disk.kill(written - 1);
+        assert_eq!(content(&disk).expect("synced name"), b"", "killed just before");
+
+        let disk = lossy(seed);
+        let at = with_file(&disk);
+        let synced = perform(&disk, at, &[write(0, b"abc"), sync()]);
+        disk.power_loss(synced - 1);
+        assert_ne!(content(&disk).expect("synced name"), b"abc", "not durable before it returns");
+
+        let disk = lossy(seed);
+        let at = with_file(&disk);
+        let synced = perform(&disk, at, &[write(0, b"abc"), sync()]);
+        disk.power_loss(synced);
+        assert_eq!(content(&disk).expect("synced name"), b"abc");
+    }
+}
+
+#[test]
+fn names_are_durable_only_after_their_directory_is_synced() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let at = perform(&disk, 0, &[DiskAction::CreateDir { path: "d".to_owned() }, sync_dir("")]);
+        let at = perform(&disk, at, &[DiskAction::Create { path: path() }, write(0, b"x"), sync()]);
+        disk.power_loss(at);
+        lost += u32::from(content(&disk).is_none());
+    }
+    assert!((10..40).contains(&lost), "sometimes lost, sometimes not: {lost} of 50");
+}
+
+#[test]
+fn a_lost_directory_takes_everything_in_it_along() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let at = perform(&disk, 0, &[DiskAction::CreateDir { path: "d".to_owned() }]);
+        let at = perform(
+            &disk,
+            at,
+            &[DiskAction::Create { path: path() }, write(0, b"x"), sync(), sync_dir("d")],
+        );
+        disk.power_loss(at);
+        lost += u32::from(content(&disk).is_none());
+    }
+    assert!((10..40).contains(&lost), "{lost} of 50");
+}
+
+#[test]
+fn a_rename_is_atomic() {
+    let mut renamed = BTreeSet::new();
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let temporary = "d/tmp".to_owned();
+        let actions = [
+            write(0, b"old"),
+            sync(),
+            DiskAction::Create { path: temporary.clone() },
+            DiskAction::WriteAt { path: temporary.clone(), offset: 0, data: "new".into() },
+            DiskAction::SyncData { path: temporary.clone() },
+            sync_dir("d"),
+            DiskAction::Rename { from: temporary.clone(), to: path() },
+        ];
+        let at = perform(&disk, at, &actions);
+        disk.power_loss(at);
+        let names = disk.files().list("d").expect("the process runs");
+        let after = content(&disk).expect("one of both");
+        assert!(
+            (after == b"old" && names == ["f", "tmp"]) || (after == b"new" && names == ["f"]),
+            "{names:?}"
+        );
+        renamed.insert(after);
+    }
+    assert_eq!(renamed.len(), 2);
+}
+
+#[test]
+fn a_removed_file_may_come_back_until_its_directory_is_synced() {
+    let mut back = 0;
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let at = perform(&disk, at, &[write(0, b"x"), sync(), DiskAction::Remove { path: path() }]);
+        assert_eq!(content(&disk), None);
+        disk.power_loss(at);
+        back += u32::from(content(&disk).is_some_and(|bytes| bytes == b"x"));
+    }
+    assert!((10..40).contains(&back), "{back} of 50");
+}
+
+#[test]
+fn an_ended_process_can_no_longer_write() {
+    let disk = disk(1);
+    let at = with_file(&disk);
+    disk.begin(at, at);
+    let backend = disk.files().backend(FILE).expect("it opens");
+    backend.set_len(10).expect("the process runs");
+    disk.kill(disk.end());
+    assert!(backend.write(0, b"ghost").is_err());
+    assert!(backend.sync_data().is_err());
+    assert!(backend.len().is_err());
+    assert_eq!(content(&disk).expect("synced name"), [0; 10]);
+}
+
+#[test]
+fn a_preallocated_segment_takes_no_memory() {
+    let disk = disk(1);
+    let at = with_file(&disk);
+    let len = 64_000_000;
+    perform(
+        &disk,
+        at,
+        &[DiskAction::Allocate { path: path(), len }, sync(), write(0, b"x"), sync()],
+    );
+    assert!(disk.allocated() < 100_000);
+    assert_eq!(disk.files().len(FILE).expect("the process runs"), Some(len));
+}
+
+/// What a file may hold after a power loss, built the slow way: for each sector every version that
+/// the page cache ever had since the last finished sync, and for the length likewise.
+struct Allowed {
+    versions: Vec<Vec<u8>>,
+}
+
+impl Allowed {
+    fn check(&self, after: &[u8]) {
+        let lengths: BTreeSet<usize> = self.versions.iter().map(Vec::len).collect();
+        assert!(lengths.contains(&after.len()), "{} is none of {lengths:?}", after.len());
+        for (i, sector) in after.chunks(SECTOR).enumerate() {
+            let from = i * SECTOR;
+            let of = |version: &Vec<u8>| {
+                let mut bytes = version.get(from..).unwrap_or(&[]).to_vec();
+                bytes.resize(SECTOR.max(bytes.len()), 0);
+                bytes[..sector.len()].to_vec()
+            };
+            // Metadata that cuts a file zeroes what lay past the cut, on its own.
+            let zeroed = |version: &Vec<u8>| {
+                self.versions.iter().any(|cut| {
+                    let keep = cut.len().saturating_sub(from).min(sector.len());
+                    let mut bytes = of(version);
+                    bytes[keep..].fill(0);
+                    bytes == sector
+                })
+            };
+            assert!(
+                self.versions.iter().any(|version| of(version) == sector || zeroed(version)),
+                "sector {i} is as after no change"
+            );
+        }
+    }
+}
+
+#[test]
+fn after_any_crash_a_file_is_in_an_allowed_state() {
+    for seed in 0..300 {
+        let mut rng = stream(seed, 0, "disk test");
+        let disk = disk(seed);
+        let mut at = with_file(&disk);
+        let mut now: Vec<u8> = Vec::new();
+        let mut versions = vec![now.clone()];
+        let mut kill_state = now.clone();
+        let crash_after = uniform(&mut rng, 1, 20);
+        for step in 0..crash_after {
+            let offset = uniform(&mut rng, 0, 3000) as usize;
+            let action = match uniform(&mut rng, 0, 9) {
+                0..=5 => {
+                    let len = uniform(&mut rng, 1, 1500) as usize;
+                    let data = vec![step as u8 + 1; len];
+                    now.resize(now.len().max(offset + len), 0);
+                    now[offset..offset + len].copy_from_slice(&data);
+                    write(offset as u64, &data)
+                }
+                6..=7 => {
+                    now.resize(offset, 0);
+                    DiskAction::Truncate { path: path(), len: offset as u64 }
+                }
+                _ => sync(),
+            };
+            let is_sync = matches!(action, DiskAction::SyncData { .. });
+            at = perform(&disk, at, &[action]);
+            if is_sync {
+                versions.clear();
+            }
+            versions.push(now.clone());
+            kill_state.clone_from(&now);
+        }
+        disk.kill(at);
+        assert_eq!(content(&disk).expect("synced name"), kill_state, "seed {seed}");
+        disk.power_loss(at);
+        Allowed { versions }.check(&content(&disk).expect("synced name"));
+        // And what is there after a crash is durable.
+        let once = content(&disk);
+        disk.power_loss(at + 1);
+        assert_eq!(content(&disk), once, "seed {seed}: a second power loss finds nothing to take");
+    }
+}
+
+#[test]
+fn drawn_latencies_are_the_same_whatever_other_disks_do() {
+    let alone = disk(1);
+    let a = perform(&alone, 0, &[DiskAction::CreateDir { path: "d".to_owned() }, sync_dir("d")]);
+    let other = SimDisk::new(1, 2, DiskModel::default(), false);
+    with_file(&other);
+    let again = disk(1);
+    let b = perform(&again, 0, &[DiskAction::CreateDir { path: "d".to_owned() }, sync_dir("d")]);
+    assert_eq!(a, b);
+}
