@@ -1,1 +1,358 @@
-fn main() {}
+//! `detkv-sim`: runs scenarios in the simulated world, one process per seed.
+//!
+//! | Module | What |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `scenario`, `library`, `expect` | scenario files: reading, finding, judging |
+//! | `run` | one run in this process |
+//! | `figures`, `timeline`, `report`, `story` | what came of it |
+//! | `child` | starting this program again for one seed |
+//! | `sweep`, `determinism` | many seeds |
+
+mod child;
+mod cli;
+mod determinism;
+mod expect;
+mod figures;
+mod library;
+mod report;
+mod run;
+mod scenario;
+mod story;
+mod sweep;
+mod timeline;
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use detkv_reports::run::{RunReport, RunSummary, Verdict};
+use serde::Serialize;
+
+use child::{Job, Surroundings};
+use cli::{Cli, Command};
+use library::Source;
+use scenario::Profile;
+
+/// How the program ends, when it ends well enough to say so.
+enum End {
+    Pass,
+    Fail,
+    Nondeterminism,
+}
+
+/// Exit code of a mistake in the command line or a scenario file.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // A closed pipe (`| head`) ends the program quietly, as it does others.
+    // SAFETY: nothing else runs yet, and the default action needs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    match dispatch(Cli::parse().command) {
+        Ok(End::Pass) => ExitCode::SUCCESS,
+        Ok(End::Fail) => ExitCode::from(1),
+        Ok(End::Nondeterminism) => ExitCode::from(3),
+        Err(Failure::Usage(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(USAGE)
+        }
+        Err(Failure::Run(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+enum Failure {
+    /// The user's mistake.
+    Usage(anyhow::Error),
+    /// A run crashed, or a result could not be written.
+    Run(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Failure::Run(error)
+    }
+}
+
+fn dispatch(command: Command) -> Result<End, Failure> {
+    match command {
+        Command::Run { scenario, seed, profile, json, trace, report } => {
+            let source = library::find(&scenario).map_err(Failure::Usage)?;
+            Ok(run_one(&source, seed, profile, &Outputs { json, trace, report })?)
+        }
+        Command::List => Ok(list()?),
+        Command::Sweep { scenario, seeds, profile, jobs, shard, json } => {
+            let source = library::find(&scenario).map_err(Failure::Usage)?;
+            let seeds = match shard {
+                Some((part, of)) => sweep::shard(seeds, part, of),
+                None => seeds.collect(),
+            };
+            Ok(run_sweep(&source, &seeds, profile, jobs, json.as_deref())?)
+        }
+        Command::CheckDeterminism { scenario, seeds, profile, jobs, other_binary } => {
+            let source = library::find(&scenario).map_err(Failure::Usage)?;
+            if let Some(path) = other_binary.as_ref().filter(|path| !path.is_file()) {
+                let message = format!("--other-binary {}: no such file", path.display());
+                return Err(Failure::Usage(anyhow::Error::msg(message)));
+            }
+            Ok(check_determinism(&source, seeds, profile, jobs, other_binary)?)
+        }
+        Command::Child { job } => {
+            child::child_main(&job)?;
+            Ok(End::Pass)
+        }
+    }
+}
+
+/// Where `run` writes.
+struct Outputs {
+    json: Option<PathBuf>,
+    trace: Option<PathBuf>,
+    report: Option<PathBuf>,
+}
+
+fn profiles(source: &Source, only: Option<Profile>) -> Vec<Profile> {
+    only.map_or_else(|| source.scenario.profiles.clone(), |profile| vec![profile])
+}
+
+fn job(source: &Source, seed: u64, profile: Profile) -> Job {
+    Job {
+        scenario: source.given.clone(),
+        path: source.path.clone(),
+        text: source.text.clone(),
+        seed,
+        profile,
+        with_timeline: false,
+        trace_file: None,
+        full: 0..0,
+        surroundings: Surroundings::Plain,
+    }
+}
+
+fn this_binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find this program's own file")
+}
+
+fn run_one(
+    source: &Source,
+    seed: u64,
+    only: Option<Profile>,
+    outputs: &Outputs,
+) -> anyhow::Result<End> {
+    let binary = this_binary()?;
+    let profiles = profiles(source, only);
+    println!("{}: {}", source.scenario.name, source.scenario.about);
+    println!("seed {seed}");
+    for (name, value) in report::options(&source.scenario) {
+        println!("  {name} = {value}");
+    }
+    let mut reports: Vec<RunReport> = Vec::new();
+    for profile in &profiles {
+        let trace_file = outputs.trace.as_deref().map(|path| {
+            if profiles.len() == 1 { Ok(absolute(path)?) } else { with_profile(path, *profile) }
+        });
+        let trace_file = trace_file.transpose()?;
+        let job = Job { with_timeline: true, trace_file, ..job(source, seed, *profile) };
+        let child = child::spawn(&binary, &job)?;
+        if child.is_randomised {
+            eprintln!("warning: addresses are still randomised: this machine refuses to fix them");
+        }
+        for line in story::story(&child.report) {
+            println!("{line}");
+        }
+        if let Some(path) = job.trace_file {
+            println!("  trace {}", path.display());
+        }
+        reports.push(child.report);
+    }
+    write_outputs(source, seed, outputs, &reports)?;
+    let mut end = End::Pass;
+    for report in &reports {
+        let summary = &report.summary;
+        println!("{} {}", story::word(summary.verdict), summary.profile);
+        if summary.verdict == Verdict::Fail {
+            end = End::Fail;
+        }
+    }
+    let only = only.map_or(String::new(), |profile| format!(" --profile {profile}"));
+    println!(
+        "again: cargo run --release --bin detkv-sim -- run {} --seed {seed}{only}",
+        source.given
+    );
+    Ok(end)
+}
+
+fn write_outputs(
+    source: &Source,
+    seed: u64,
+    outputs: &Outputs,
+    reports: &[RunReport],
+) -> anyhow::Result<()> {
+    if let Some(path) = &outputs.json {
+        match reports {
+            [one] => write_json(path, &one.summary)?,
+            several => {
+                let all: Vec<&RunSummary> = several.iter().map(|report| &report.summary).collect();
+                write_json(path, &all)?;
+            }
+        }
+        println!("figures {}", path.display());
+    }
+    let default = || PathBuf::from(format!("out/{}-{seed}.html", source.scenario.name));
+    let page = outputs.report.clone().unwrap_or_else(default);
+    write_file(&page, detkv_reports::page::run_page(reports).as_bytes())?;
+    println!("page {}", page.display());
+    Ok(())
+}
+
+fn list() -> anyhow::Result<End> {
+    for Source { scenario, .. } in library::all()? {
+        let profiles: Vec<String> = scenario.profiles.iter().map(ToString::to_string).collect();
+        println!("{:<16}{} ({})", scenario.name, scenario.about, profiles.join(", "));
+    }
+    Ok(End::Pass)
+}
+
+/// Processes at a time.
+fn parallel(jobs: Option<u32>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    jobs.map_or_else(cores, |jobs| jobs as usize)
+}
+
+fn run_sweep(
+    source: &Source,
+    seeds: &[u64],
+    only: Option<Profile>,
+    jobs: Option<u32>,
+    json: Option<&Path>,
+) -> anyhow::Result<End> {
+    let profiles = profiles(source, only);
+    println!("{}: {}", source.scenario.name, source.scenario.about);
+    println!(
+        "{} seeds, {} profiles, {} processes at a time",
+        seeds.len(),
+        profiles.len(),
+        parallel(jobs)
+    );
+    let list: Vec<Job> = seeds
+        .iter()
+        .flat_map(|seed| profiles.iter().map(|profile| job(source, *seed, *profile)))
+        .collect();
+    let results = sweep::sweep(&this_binary()?, &list, parallel(jobs));
+    let mut failures: Vec<String> = Vec::new();
+    for result in &results {
+        match result {
+            Err(crash) => failures.push(crash.to_string()),
+            Ok(run) if run.verdict == Verdict::Fail => {
+                failures.push(format!("seed {} {} FAIL", run.seed, run.profile));
+                failures
+                    .extend(sweep::reasons(run).into_iter().map(|reason| format!("  {reason}")));
+                failures.push(format!("  {}", run.reproduce));
+            }
+            Ok(_) => {}
+        }
+    }
+    let runs: Vec<&RunSummary> = results.iter().flatten().collect();
+    for profile in &profiles {
+        let name = profile.to_string();
+        let own: Vec<&RunSummary> =
+            runs.iter().copied().filter(|run| run.profile == name).collect();
+        sweep::table(&name, &own).iter().for_each(|line| println!("{line}"));
+    }
+    if let Some(path) = json {
+        write_json(path, &runs)?;
+        println!("figures {}", path.display());
+    }
+    failures.iter().for_each(|line| println!("{line}"));
+    let failed = results
+        .iter()
+        .filter(|result| result.as_ref().map_or(true, |run| run.verdict == Verdict::Fail))
+        .count();
+    println!(
+        "{} {} of {} runs failed",
+        if failed == 0 { "PASS" } else { "FAIL" },
+        failed,
+        results.len()
+    );
+    let shown = seeds.first().zip(seeds.last()).map(|(first, last)| (first, last + 1));
+    if let Some((first, behind)) = shown {
+        println!(
+            "again: cargo run --release --bin detkv-sim -- sweep {} --seeds {first}..{behind}",
+            source.given
+        );
+    }
+    Ok(if failed == 0 { End::Pass } else { End::Fail })
+}
+
+fn check_determinism(
+    source: &Source,
+    seeds: Range<u64>,
+    only: Option<Profile>,
+    jobs: Option<u32>,
+    other: Option<PathBuf>,
+) -> anyhow::Result<End> {
+    let binary = this_binary()?;
+    let other = other.or_else(|| determinism::sibling(&binary));
+    let profiles = profiles(source, only);
+    let builds = match &other {
+        Some(path) => format!("this build and {}", path.display()),
+        None => "this build only: no other is there".to_owned(),
+    };
+    println!("{}: seeds {}..{}, {builds}", source.scenario.name, seeds.start, seeds.end);
+    let list: Vec<Job> = seeds
+        .clone()
+        .flat_map(|seed| profiles.iter().map(move |profile| job(source, seed, *profile)))
+        .collect();
+    let results = sweep::in_parallel(&list, parallel(jobs), |job| {
+        determinism::check(&binary, other.as_deref(), job)
+    });
+    let mut differences = Vec::new();
+    for result in results {
+        differences.extend(result?);
+    }
+    for difference in &differences {
+        difference.lines.iter().for_each(|line| println!("{line}"));
+    }
+    let processes = if other.is_some() { 3 } else { 2 };
+    if differences.is_empty() {
+        println!("PASS {} runs, equal event hashes in {processes} processes each", list.len());
+    } else {
+        let seeds: Vec<String> = differences.iter().map(|d| d.seed.to_string()).collect();
+        println!("FAIL {} of {} runs differ: seeds {}", seeds.len(), list.len(), seeds.join(", "));
+    }
+    println!(
+        "again: cargo run --release --bin detkv-sim -- check-determinism {} --seeds {}..{}",
+        source.given, seeds.start, seeds.end
+    );
+    Ok(if differences.is_empty() { End::Pass } else { End::Nondeterminism })
+}
+
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("{}: no such path", path.display()))
+}
+
+/// `t.coupled.json` of `t.json`.
+fn with_profile(path: &Path, profile: Profile) -> anyhow::Result<PathBuf> {
+    let path = absolute(path)?;
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    let extension = extension.map_or(profile.to_string(), |old| format!("{profile}.{old}"));
+    Ok(path.with_extension(extension))
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write_file(path, text.as_bytes())
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+}

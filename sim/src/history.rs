@@ -190,6 +190,8 @@ pub struct Operation {
     pub called: Instant,
     /// `Instant::FAR` while the outcome is open or unknown: it may take effect at any later time.
     pub returned: Instant,
+    /// When the client stopped waiting, with or without an answer; `Instant::FAR` while it waits.
+    pub ended: Instant,
     pub call: Call,
     pub outcome: Outcome,
 }
@@ -287,6 +289,7 @@ impl History {
                     member,
                     called: at,
                     returned: Instant::FAR,
+                    ended: Instant::FAR,
                     call,
                     outcome: Outcome::Unknown,
                 });
@@ -389,6 +392,7 @@ impl History {
         if outcome != Outcome::Unknown {
             operation.returned = at;
         }
+        operation.ended = at;
         operation.outcome = outcome;
     }
 

@@ -1,0 +1,124 @@
+//! The command line of `detkv-sim`.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::scenario::Profile;
+
+/// Runs scenarios in the simulated world: a seed names a run, and gives the same one on every machine.
+///
+/// Exit codes: 0 pass, 1 an expectation or checker failed, 2 usage, 3 nondeterminism.
+#[derive(Parser, Debug)]
+#[command(name = "detkv-sim", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Runs a scenario with one seed, in each of its profiles, tells the story and writes the page
+    Run {
+        /// Name (see `list`) or path of a .toml file
+        scenario: String,
+        #[arg(long)]
+        seed: u64,
+        /// Only this profile
+        #[arg(long, value_parser = profile)]
+        profile: Option<Profile>,
+        /// Write the figures: an object, or an array when there are several profiles
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Write the decision trace as JSON lines; with several profiles one file each
+        #[arg(long, value_name = "FILE")]
+        trace: Option<PathBuf>,
+        /// Where the page goes [default: out/<scenario>-<seed>.html]
+        #[arg(long, value_name = "FILE.html")]
+        report: Option<PathBuf>,
+    },
+    /// Lists the scenarios
+    List,
+    /// Runs a scenario over many seeds, one process each
+    Sweep {
+        scenario: String,
+        /// First seed and the one behind the last
+        #[arg(long, value_name = "A..B", value_parser = seeds)]
+        seeds: Range<u64>,
+        #[arg(long, value_parser = profile)]
+        profile: Option<Profile>,
+        /// Processes at a time [default: the number of cores]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+        /// Only the K-th of M parts of the seeds, from 1
+        #[arg(long, value_name = "K/M", value_parser = shard)]
+        shard: Option<(u64, u64)>,
+        /// Write every run's figures as an array
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Runs each seed in two unlike processes, in release and debug where both are built, and compares
+    CheckDeterminism {
+        scenario: String,
+        #[arg(long, value_name = "A..B", value_parser = seeds)]
+        seeds: Range<u64>,
+        #[arg(long, value_parser = profile)]
+        profile: Option<Profile>,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+        /// The same program, built otherwise [default: target/debug beside target/release]
+        #[arg(long, value_name = "PATH")]
+        other_binary: Option<PathBuf>,
+    },
+    #[command(name = crate::child::SUBCOMMAND, hide = true)]
+    Child { job: String },
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    match text {
+        "coupled" => Ok(Profile::Coupled),
+        "decoupled" => Ok(Profile::Decoupled),
+        _ => Err("expected \"coupled\" or \"decoupled\"".to_owned()),
+    }
+}
+
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let expected = || "expected two numbers such as 0..50, the second behind the last".to_owned();
+    let (from, to) = text.split_once("..").ok_or_else(expected)?;
+    let number = |digits: &str| digits.parse::<u64>().map_err(|_| expected());
+    let seeds = number(from)?..number(to)?;
+    if seeds.is_empty() { Err(expected()) } else { Ok(seeds) }
+}
+
+fn shard(text: &str) -> Result<(u64, u64), String> {
+    let expected = || "expected a part and their number such as 1/4".to_owned();
+    let (part, of) = text.split_once('/').ok_or_else(expected)?;
+    let number = |digits: &str| digits.parse::<u64>().map_err(|_| expected());
+    let (part, of) = (number(part)?, number(of)?);
+    if (1..=of).contains(&part) { Ok((part, of)) } else { Err(expected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_and_shards_are_checked() {
+        assert_eq!(seeds("0..50"), Ok(0..50));
+        assert_eq!(shard("2/4"), Ok((2, 4)));
+        for text in ["5", "5..5", "9..5", "a..b", "..", "0..=5"] {
+            assert!(seeds(text).is_err(), "{text}");
+        }
+        for text in ["0/4", "5/4", "1", "a/b", "1/0"] {
+            assert!(shard(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What a run comes to: verdict, figures, story. This is what a child process hands to its parent.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use detkv_core::Instant;
+use detkv_reports::run::{RunReport, RunSummary, Timeline, Verdict};
+use detkv_sim_world::check::{Case, all};
+use detkv_sim_world::trace::{Checkpoint, TraceSummary};
+use serde::{Deserialize, Serialize};
+
+use crate::child::Job;
+use crate::expect::Observed;
+use crate::figures::{Leaders, Puts};
+use crate::run::Finished;
+use crate::scenario::Scenario;
+use crate::timeline::timeline;
+
+/// The end of one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ChildReport {
+    pub report: RunReport,
+    pub trace: Trace,
+    /// Address randomisation was on although the parent asked for none.
+    pub is_randomised: bool,
+}
+
+/// [`TraceSummary`] with its hashes in hex.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    pub event_hash: String,
+    events: u64,
+    nodes: Vec<String>,
+    checkpoints: Vec<(u64, u64, String)>,
+    /// Events recorded in full, when asked for.
+    pub lines: Vec<String>,
+}
+
+fn hex(hash: u128) -> String {
+    format!("{hash:032x}")
+}
+
+/// 0 for what is no hash: it then equals no other.
+fn unhex(text: &str) -> u128 {
+    u128::from_str_radix(text, 16).unwrap_or(0)
+}
+
+impl Trace {
+    fn new(summary: &TraceSummary) -> Self {
+        let checkpoints = summary.checkpoints.iter();
+        Self {
+            event_hash: hex(summary.event_hash),
+            events: summary.events,
+            nodes: summary.nodes.iter().map(|node| hex(*node)).collect(),
+            checkpoints: checkpoints.map(|c| (c.events, c.at.ns, hex(c.chain))).collect(),
+            lines: summary.lines.clone(),
+        }
+    }
+
+    pub fn summary(&self) -> TraceSummary {
+        let checkpoints = self.checkpoints.iter().map(|(events, ns, chain)| Checkpoint {
+            events: *events,
+            at: Instant { ns: *ns },
+            chain: unhex(chain),
+        });
+        TraceSummary {
+            event_hash: unhex(&self.event_hash),
+            events: self.events,
+            nodes: self.nodes.iter().map(|node| unhex(node)).collect(),
+            checkpoints: checkpoints.collect(),
+            lines: self.lines.clone(),
+        }
+    }
+}
+
+/// Judges a finished run.
+pub fn report(scenario: &Scenario, job: &Job, finished: &Finished, wall: Duration) -> ChildReport {
+    let outcome = &finished.outcome;
+    let history = &outcome.history;
+    let mut puts = Puts::of(history, Instant { ns: outcome.virtual_ns });
+    let leaders = Leaders::of(history);
+    let election_timeout_ms = election_timeout_ms(scenario);
+    let timeline = if job.with_timeline {
+        timeline(scenario, outcome, std::mem::take(&mut puts), &leaders, election_timeout_ms)
+    } else {
+        Timeline::default()
+    };
+    if job.with_timeline {
+        puts = Puts::of(history, Instant { ns: outcome.virtual_ns });
+    }
+    let mut summary = RunSummary {
+        scenario: scenario.name.clone(),
+        seed: job.seed,
+        profile: job.profile.to_string(),
+        verdict: Verdict::Pass,
+        event_hash: hex(outcome.event_hash),
+        virtual_ms: outcome.virtual_ns / 1_000_000,
+        wall_ms: wall.as_millis() as u64,
+        leader_changes: leaders.changes,
+        terms: leaders.highest_term,
+        elections: leaders.elections,
+        split_votes: leaders.split_votes,
+        planned_transfers: leaders.planned_transfers,
+        puts_ok: puts.ok,
+        puts_failed: puts.failed,
+        longest_put_gap_ms: puts.longest_gap_ms,
+        put_p50_us: puts.p50_us,
+        put_p99_us: puts.p99_us,
+        checkers: checkers(finished),
+        expectations: Vec::new(),
+        options: options(scenario),
+        reproduce: job.reproduce(),
+    };
+    let observed = Observed { election_timeout_ms, slow_disk_alarm: leaders.slow_disk_alarm };
+    summary.expectations = scenario.expect.judge(job.profile, &summary, observed);
+    let is_good = summary.checkers.values().all(|verdict| verdict == "ok")
+        && summary.expectations.iter().all(|expectation| expectation.ok);
+    if !is_good {
+        summary.verdict = Verdict::Fail;
+    }
+    ChildReport {
+        report: RunReport { summary, timeline },
+        trace: Trace::new(&outcome.trace),
+        is_randomised: job.is_randomised(),
+    }
+}
+
+/// Every checker's verdict, with two that the run itself gives.
+fn checkers(finished: &Finished) -> BTreeMap<String, String> {
+    let case = Case::new(&finished.outcome.history);
+    let ok = || "ok".to_owned();
+    let mut verdicts: BTreeMap<String, String> = all()
+        .iter()
+        .map(|checker| {
+            let verdict =
+                checker.check(&case).map_or_else(|violation| violation.to_string(), |()| ok());
+            (checker.name().to_owned(), verdict)
+        })
+        .collect();
+    let stuck = finished.stuck.clone();
+    verdicts.insert("convergence".to_owned(), stuck.unwrap_or_else(ok));
+    let panics = &finished.outcome.panics;
+    let failed = if panics.is_empty() { ok() } else { panics.join("; ") };
+    verdicts.insert("assertions".to_owned(), failed);
+    verdicts
+}
+
+fn election_timeout_ms(scenario: &Scenario) -> u64 {
+    let election = scenario.member.election.unwrap_or(Duration::from_secs(1));
+    election.as_millis() as u64
+}
+
+/// What the scenario chose, for the first line of the story.
+pub fn options(scenario: &Scenario) -> BTreeMap<String, String> {
+    let seconds = |d: Duration| format!("{:?}", d);
+    BTreeMap::from([
+        ("members".to_owned(), scenario.members.to_string()),
+        ("warm_up".to_owned(), seconds(scenario.warm_up)),
+        ("duration".to_owned(), seconds(scenario.duration)),
+        ("workloads".to_owned(), scenario.workloads.len().to_string()),
+        ("faults".to_owned(), scenario.faults.iter().map(|f| f.times).sum::<u32>().to_string()),
+        ("sync".to_owned(), format!("{:?}", scenario.disk.sync)),
+        ("latency".to_owned(), format!("{:?}", scenario.net.peer.latency)),
+    ])
+}

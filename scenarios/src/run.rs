@@ -1,0 +1,187 @@
+//! One run of a scenario in this process: the script that starts the load, performs the faults at their
+//! times, and reads everything back.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use detkv_core::{Instant, MemberId};
+use detkv_sim_world::client::{Clients, Readout, WatchProgress};
+use detkv_sim_world::fault::{Fault, Kill, PowerLoss, Restart, Target};
+use detkv_sim_world::history::{Event, Fact, Phase};
+use detkv_sim_world::{Handle, NodeStatus, RunOutcome, Sim, SimConfig, TraceOptions};
+use rand_core::Rng as _;
+
+use crate::scenario::{FaultPlan, Profile, Scenario, Workload};
+
+/// Virtual time in which a fresh cluster must elect its first leader.
+const FIRST_LEADER: Duration = Duration::from_secs(30);
+/// Virtual time in which open calls end after the load; longer than any client's timeout.
+const LAST_CALLS: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A run that ended, and why it did not come to its proper end.
+pub struct Finished {
+    pub outcome: RunOutcome,
+    /// What did not converge.
+    pub stuck: Option<String>,
+}
+
+/// Runs `scenario` once.
+pub fn run(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> Finished {
+    let stuck: Rc<RefCell<Option<String>>> = Rc::default();
+    let config = config(scenario, seed, profile, trace);
+    let outcome = Sim::run(config, {
+        let (scenario, stuck) = (scenario.clone(), stuck.clone());
+        |handle| async move {
+            if let Err(what) = script(&scenario, handle).await {
+                *stuck.borrow_mut() = Some(what);
+            }
+        }
+    });
+    let stuck = stuck.borrow_mut().take();
+    Finished { outcome, stuck }
+}
+
+fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> SimConfig {
+    let options = scenario.member.clone();
+    SimConfig {
+        members: scenario.members,
+        profile: profile.core(),
+        tune: Some(Rc::new(move |_, config: &mut detkv_core::Config| options.apply(config))),
+        disk: scenario.disk.clone(),
+        disks: scenario.disks.clone(),
+        net: scenario.net.clone(),
+        cpu: scenario.cpu,
+        clocks: scenario.clocks.clone(),
+        log_level: Some(detkv_core::Level::Warn),
+        trace,
+        ..SimConfig::new(seed)
+    }
+}
+
+async fn script(scenario: &Scenario, handle: Handle) -> Result<(), String> {
+    wait_until(&handle, FIRST_LEADER, || handle.leader().is_some())
+        .await
+        .map_err(|()| format!("no leader within {FIRST_LEADER:?} of the start"))?;
+    let clients = Clients::new(handle.clone());
+    let progress = WatchProgress::default();
+    let warm = handle.now() + scenario.warm_up;
+    let end = warm + scenario.duration;
+    for workload in &scenario.workloads {
+        match workload {
+            Workload::PutLoad(load) => load.start(&clients, end),
+            Workload::Mixed(load) => load.start(&clients, end),
+            Workload::Watcher(watcher) => watcher.start(&clients, &progress),
+            Workload::Compactor(compactor) => compactor.start(&clients, end),
+        }
+    }
+    handle.sleep_until(warm).await;
+    handle.record(Event::Fact(Fact::Phase(Phase::WarmedUp)));
+    let are_over = Rc::new(Cell::new(false));
+    for (number, plan) in scenario.faults.iter().enumerate() {
+        let faults = Faults { handle: handle.clone(), are_over: are_over.clone() };
+        handle.spawn(faults.perform(number as u64, plan.clone(), warm));
+    }
+    handle.sleep_until(end).await;
+    are_over.set(true);
+    handle.heal_all();
+    handle.record(Event::Fact(Fact::Phase(Phase::FaultsOver)));
+    wait_until(&handle, LAST_CALLS, || clients.are_done())
+        .await
+        .map_err(|()| format!("a client's call did not end within {LAST_CALLS:?}"))?;
+    let readout = Readout { limit: scenario.converge };
+    readout
+        .run(&clients, &progress)
+        .await
+        .map_err(|error| format!("{error} within {:?} after the last fault", scenario.converge))
+}
+
+async fn wait_until(handle: &Handle, limit: Duration, is_so: impl Fn() -> bool) -> Result<(), ()> {
+    let deadline = handle.now() + limit;
+    while !is_so() {
+        if handle.now() >= deadline {
+            return Err(());
+        }
+        handle.sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Performs one entry of the schedule.
+struct Faults {
+    handle: Handle,
+    are_over: Rc<Cell<bool>>,
+}
+
+impl Faults {
+    async fn perform(self, number: u64, plan: FaultPlan, warm: Instant) {
+        // Drawn at once: what happens in between moves no time.
+        let mut rng = self.handle.rng(number, "fault times");
+        let jitter_ns = plan.jitter.as_nanos() as u64;
+        let times: Vec<Instant> = (0..plan.times)
+            .map(|n| {
+                let jitter = Duration::from_nanos(rng.next_u64() % jitter_ns.max(1));
+                warm + plan.at + plan.every * n + jitter
+            })
+            .collect();
+        for at in times {
+            self.handle.sleep_until(at).await;
+            if self.are_over.get() {
+                return;
+            }
+            match (plan.restart_after, node_of(&plan.fault)) {
+                (Some(after), Some(target)) => self.crash(&plan.fault, target, after).await,
+                _ => self.handle.inject(plan.fault.clone()),
+            }
+        }
+    }
+
+    /// Kills a node that is alive and starts the same one again later, whatever role it has then.
+    async fn crash(&self, fault: &Fault, target: Target, after: Duration) {
+        let Some(member) = resolve(&self.handle, target) else { return };
+        if self.is_down(member) {
+            return;
+        }
+        let node = Target::Member(member);
+        self.handle.inject(match fault {
+            Fault::PowerLoss(_) => Fault::PowerLoss(PowerLoss { node }),
+            _ => Fault::Kill(Kill { node }),
+        });
+        let restart = {
+            let (handle, are_over) = (self.handle.clone(), self.are_over.clone());
+            async move {
+                handle.sleep(after).await;
+                let faults = Self { handle, are_over };
+                if !faults.are_over.get() && faults.is_down(member) {
+                    faults.handle.inject(Fault::Restart(Restart { node }));
+                }
+            }
+        };
+        self.handle.spawn(restart);
+    }
+
+    fn is_down(&self, member: MemberId) -> bool {
+        self.handle.node_status(member) == NodeStatus::Down
+    }
+}
+
+fn node_of(fault: &Fault) -> Option<Target> {
+    match fault {
+        Fault::Kill(Kill { node }) | Fault::PowerLoss(PowerLoss { node }) => Some(*node),
+        _ => None,
+    }
+}
+
+/// The member that `target` means now; `None` without a leader.
+fn resolve(handle: &Handle, target: Target) -> Option<MemberId> {
+    let leader = handle.leader();
+    match target {
+        Target::Member(member) => Some(member),
+        Target::Leader => leader,
+        Target::Follower(n) => {
+            let others = handle.members().into_iter().filter(|member| Some(*member) != leader);
+            others.into_iter().nth(usize::try_from(n).ok()?.checked_sub(1)?)
+        }
+    }
+}

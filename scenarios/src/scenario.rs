@@ -1,0 +1,423 @@
+//! A scenario file: what it may say, and reading it with errors that point at the place.
+//!
+//! `scenarios/README.md` is the vocabulary for people; this is the same for the compiler.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use detkv_sim_world::client::{Compactor, Mixed, PutLoad, Watcher};
+use detkv_sim_world::clock::ClockModel;
+use detkv_sim_world::cpu::CpuModel;
+use detkv_sim_world::disk::DiskModel;
+use detkv_sim_world::fault::Fault;
+use detkv_sim_world::net::NetModel;
+use serde::{Deserialize, Serialize};
+use toml::{Spanned, Table};
+
+use crate::expect::Expect;
+
+/// How the Raft loop waits for the disk (`raft_loop`).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    Coupled,
+    Decoupled,
+}
+
+impl Profile {
+    pub fn core(self) -> detkv_core::Profile {
+        match self {
+            Profile::Coupled => detkv_core::Profile::Coupled,
+            Profile::Decoupled => detkv_core::Profile::Decoupled,
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Coupled => "coupled",
+            Profile::Decoupled => "decoupled",
+        })
+    }
+}
+
+/// A scenario, read and checked.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The file's name without `.toml`.
+    pub name: String,
+    pub about: String,
+    pub members: u64,
+    pub profiles: Vec<Profile>,
+    /// Load before anything is measured or broken.
+    pub warm_up: Duration,
+    /// Load after the warm-up.
+    pub duration: Duration,
+    /// Virtual time in which the cluster must be whole again after the last fault.
+    pub converge: Duration,
+    pub member: MemberOptions,
+    pub disk: DiskModel,
+    pub disks: BTreeMap<u64, DiskModel>,
+    pub net: NetModel,
+    pub cpu: CpuModel,
+    pub clocks: BTreeMap<u64, ClockModel>,
+    pub workloads: Vec<Workload>,
+    pub faults: Vec<FaultPlan>,
+    pub expect: Expect,
+}
+
+/// What a member is configured with, where it differs from etcd's defaults.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemberOptions {
+    #[serde(deserialize_with = "optional_duration")]
+    pub heartbeat: Option<Duration>,
+    #[serde(deserialize_with = "optional_duration")]
+    pub election: Option<Duration>,
+    pub pre_vote: Option<bool>,
+    pub snapshot_count: Option<u64>,
+    pub snapshot_catchup_entries: Option<u64>,
+    pub wal_segment_bytes: Option<u64>,
+    pub quota_bytes: Option<u64>,
+}
+
+impl MemberOptions {
+    pub fn apply(&self, config: &mut detkv_core::Config) {
+        fn set<T: Copy>(field: &mut T, value: Option<T>) {
+            *field = value.unwrap_or(*field);
+        }
+        set(&mut config.heartbeat, self.heartbeat);
+        set(&mut config.election, self.election);
+        set(&mut config.pre_vote, self.pre_vote);
+        set(&mut config.snapshot_count, self.snapshot_count);
+        set(&mut config.snapshot_catchup_entries, self.snapshot_catchup_entries);
+        set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
+        if self.quota_bytes.is_some() {
+            config.quota_bytes = self.quota_bytes;
+        }
+    }
+}
+
+/// Load of one kind.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Workload {
+    PutLoad(PutLoad),
+    Mixed(Mixed),
+    Watcher(Watcher),
+    Compactor(Compactor),
+}
+
+/// A fault with its times.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FaultPlan {
+    /// After the warm-up.
+    pub at: Duration,
+    /// Between repetitions.
+    pub every: Duration,
+    pub times: u32,
+    /// Each time is moved by up to this, drawn from the seed.
+    pub jitter: Duration,
+    /// For a kill or power loss: when the node starts again.
+    pub restart_after: Option<Duration>,
+    pub fault: Fault,
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    about: String,
+    #[serde(default = "three")]
+    members: Spanned<u64>,
+    profiles: Spanned<Vec<Profile>>,
+    #[serde(with = "detkv_sim_world::duration", default = "one_second")]
+    warm_up: Duration,
+    #[serde(with = "detkv_sim_world::duration")]
+    duration: Duration,
+    #[serde(with = "detkv_sim_world::duration", default = "half_a_minute")]
+    converge: Duration,
+    #[serde(default)]
+    member: MemberOptions,
+    #[serde(default)]
+    disk: DiskModel,
+    #[serde(default)]
+    disks: BTreeMap<String, DiskModel>,
+    #[serde(default)]
+    net: NetModel,
+    #[serde(default)]
+    cpu: CpuModel,
+    #[serde(default)]
+    clocks: BTreeMap<String, ClockModel>,
+    #[serde(default)]
+    workload: Vec<Spanned<Table>>,
+    #[serde(default)]
+    fault: Vec<Spanned<Table>>,
+    #[serde(default)]
+    expect: Expect,
+}
+
+/// The keys of a `[[fault]]` that are not the fault's own.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultTimes {
+    #[serde(with = "detkv_sim_world::duration")]
+    at: Duration,
+    #[serde(default, deserialize_with = "optional_duration")]
+    every: Option<Duration>,
+    #[serde(default = "once")]
+    times: u32,
+    #[serde(default, deserialize_with = "optional_duration")]
+    jitter: Option<Duration>,
+    #[serde(default, deserialize_with = "optional_duration")]
+    restart_after: Option<Duration>,
+}
+
+const FAULT_TIMES: [&str; 5] = ["at", "every", "times", "jitter", "restart_after"];
+
+fn three() -> Spanned<u64> {
+    Spanned::new(0..0, 3)
+}
+
+fn one_second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn half_a_minute() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn optional_duration<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+    detkv_sim_world::duration::deserialize(d).map(Some)
+}
+
+/// Why a file is no scenario: where, and what was expected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScenarioError {
+    pub path: String,
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+}
+
+impl fmt::Display for ScenarioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, line, column, message } = self;
+        write!(f, "{path}:{line}:{column}: {message}")
+    }
+}
+
+impl std::error::Error for ScenarioError {}
+
+impl Scenario {
+    /// Reads the text of a file. `path` is what errors call it.
+    pub fn parse(name: &str, path: &str, text: &str) -> Result<Self, ScenarioError> {
+        let at = |span: Range<usize>, message: String| error_at(path, text, span, message);
+        let file: File = toml::from_str(text).map_err(|error| {
+            at(error.span().unwrap_or(0..0), error.message().trim_end().to_owned())
+        })?;
+        if !matches!(file.members.get_ref(), 1 | 3 | 5 | 7) {
+            return Err(at(file.members.span(), "expected 1, 3, 5 or 7 members".to_owned()));
+        }
+        if file.profiles.get_ref().is_empty() {
+            let message = "expected at least one of \"coupled\", \"decoupled\"".to_owned();
+            return Err(at(file.profiles.span(), message));
+        }
+        let workload = |entry: &Spanned<Table>| {
+            let workload = from_entry(entry.get_ref().clone())
+                .and_then(|workload| check_workload(&workload).map(|()| workload));
+            workload.map_err(|message| at(find_cause(text, entry.span(), &message), message))
+        };
+        let fault = |entry: &Spanned<Table>| {
+            fault_plan(entry.get_ref().clone())
+                .map_err(|message| at(find_cause(text, entry.span(), &message), message))
+        };
+        let members = *file.members.get_ref();
+        let by_member = |name: &str| {
+            let number = name.strip_prefix('m').and_then(|digits| digits.parse::<u64>().ok());
+            number.filter(|number| (1..=members).contains(number)).ok_or_else(|| {
+                let message = format!("{name:?} is no member: expected \"m1\" to \"m{members}\"");
+                at(find_cause(text, 0..text.len(), &message), message)
+            })
+        };
+        let disks = file.disks.into_iter().map(|(name, disk)| Ok((by_member(&name)?, disk)));
+        let clocks = file.clocks.into_iter().map(|(name, clock)| Ok((by_member(&name)?, clock)));
+        Ok(Self {
+            name: name.to_owned(),
+            about: file.about,
+            members,
+            profiles: file.profiles.into_inner(),
+            warm_up: file.warm_up,
+            duration: file.duration,
+            converge: file.converge,
+            member: file.member,
+            disk: file.disk,
+            disks: disks.collect::<Result<_, _>>()?,
+            net: file.net,
+            cpu: file.cpu,
+            clocks: clocks.collect::<Result<_, _>>()?,
+            workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,
+            faults: file.fault.iter().map(fault).collect::<Result<_, _>>()?,
+            expect: file.expect,
+        })
+    }
+}
+
+fn from_entry<'de, T: Deserialize<'de>>(entry: Table) -> Result<T, String> {
+    T::deserialize(toml::Value::Table(entry)).map_err(|error| error.message().trim_end().to_owned())
+}
+
+/// What would make a workload panic or do nothing.
+fn check_workload(workload: &Workload) -> Result<(), String> {
+    let (clients, rate, keys, in_flight) = match workload {
+        Workload::PutLoad(w) => (w.clients, w.puts_per_sec, w.keys, w.in_flight),
+        Workload::Mixed(w) => (w.clients, w.calls_per_sec, w.keys, w.in_flight),
+        Workload::Watcher(w) => (w.clients, 1, 1, 1),
+        Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
+    };
+    for (value, name) in [
+        (clients, "clients"),
+        (rate, "puts_per_sec` or `calls_per_sec"),
+        (keys, "keys"),
+        (in_flight, "in_flight` or `every"),
+    ] {
+        if value == 0 {
+            return Err(format!("`{name}` is 0, expected at least 1"));
+        }
+    }
+    let has_calls = |w: &Mixed| serde_json::to_value(w.weights).is_ok_and(|w| sum(&w) > 0);
+    match workload {
+        Workload::Mixed(mixed) if !has_calls(mixed) => {
+            Err("`weights` are all 0, expected at least one call".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sum(weights: &serde_json::Value) -> u64 {
+    weights.as_object().map_or(0, |w| w.values().filter_map(serde_json::Value::as_u64).sum())
+}
+
+fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
+    let times: Table = FAULT_TIMES.iter().filter_map(|key| entry.remove_entry(*key)).collect();
+    let times: FaultTimes = from_entry(times)?;
+    let fault: Fault = from_entry(entry)?;
+    if times.times == 0 {
+        return Err("`times` is 0, expected at least 1".to_owned());
+    }
+    if times.times > 1 && times.every.is_none_or(|every| every.is_zero()) {
+        return Err("`times` needs `every`, the time between repetitions".to_owned());
+    }
+    if times.restart_after.is_some() && !matches!(fault, Fault::Kill(_) | Fault::PowerLoss(_)) {
+        return Err("`restart_after` goes with `kill` and `power-loss` only".to_owned());
+    }
+    Ok(FaultPlan {
+        at: times.at,
+        every: times.every.unwrap_or_default(),
+        times: times.times,
+        jitter: times.jitter.unwrap_or_default(),
+        restart_after: times.restart_after,
+        fault,
+    })
+}
+
+/// The place of the word that `message` complains about, inside `span`; else the start of `span`.
+///
+/// Entries are read as plain tables, which do not remember where their keys were.
+fn find_cause(text: &str, span: Range<usize>, message: &str) -> Range<usize> {
+    let entry = &text[span.clone()];
+    let quoted = message.split(['`', '"']).skip(1).step_by(2);
+    for word in quoted {
+        let found = entry.match_indices(word).find(|(at, _)| {
+            let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+            let before = entry[..*at].chars().next_back().is_some_and(is_word);
+            let after = entry[at + word.len()..].chars().next().is_some_and(is_word);
+            let line = &entry[..*at];
+            let in_comment = line[line.rfind('\n').map_or(0, |n| n + 1)..].contains('#');
+            !before && !after && !in_comment && !word.is_empty()
+        });
+        if let Some((at, _)) = found {
+            return span.start + at..span.start + at + word.len();
+        }
+    }
+    span.start..span.start
+}
+
+fn error_at(path: &str, text: &str, span: Range<usize>, message: String) -> ScenarioError {
+    let before = &text[..span.start.min(text.len())];
+    ScenarioError {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1,
+        message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\n";
+
+    /// Line, column and message of the error in `HEAD` and `rest`.
+    fn error(rest: &str) -> (usize, usize, String) {
+        let error = Scenario::parse("t", "t.toml", &format!("{HEAD}{rest}"))
+            .expect_err("the file is wrong");
+        (error.line, error.column, error.message)
+    }
+
+    #[test]
+    fn defaults_are_three_members_on_fast_disks() {
+        let scenario = Scenario::parse("t", "t.toml", HEAD).expect("the file is right");
+        assert_eq!((scenario.members, scenario.warm_up), (3, Duration::from_secs(1)));
+        assert_eq!(scenario.disk, DiskModel::default());
+    }
+
+    #[test]
+    fn a_fault_keeps_its_times_and_its_parameters() {
+        let text = format!(
+            "{HEAD}[[fault]]\nat = \"3s\"\nkind = \"disk-stall\"\nnode = \"leader\"\nduration = \"4s\"\n"
+        );
+        let scenario = Scenario::parse("t", "t.toml", &text).expect("the file is right");
+        assert_eq!(scenario.faults[0].at, Duration::from_secs(3));
+        assert!(matches!(scenario.faults[0].fault, Fault::DiskStall(_)));
+    }
+
+    #[test]
+    fn errors_name_line_column_and_what_was_expected() {
+        let (line, column, message) = error("membres = 3\n");
+        assert_eq!((line, column), (4, 1));
+        assert!(message.contains("unknown field `membres`"), "{message}");
+        assert_eq!(error("members = 4\n").0, 4);
+
+        let (line, column, message) = error("[[fault]]\nat = \"3s\"\nkind = \"disk-stal\"\n");
+        assert_eq!((line, column), (6, 9));
+        assert!(message.contains("disk-stall"), "{message}");
+
+        let (line, _, message) = error("\n[[workload]]\nkind = \"put-load\"\n\nclient = 6\n");
+        assert_eq!(line, 8);
+        assert!(message.contains("expected one of `clients`"), "{message}");
+
+        let (line, column, message) = error("[expect.coupled]\nleader_changes = \"some\"\n");
+        assert_eq!((line, column), (5, 18));
+        assert!(message.contains("min"), "{message}");
+
+        let (line, _, message) =
+            error("[[fault]]\nat = \"soon\"\nkind = \"kill\"\nnode = \"m1\"\n");
+        assert_eq!(line, 5);
+        assert!(message.contains("expected such as"), "{message}");
+    }
+
+    #[test]
+    fn a_load_without_clients_is_refused() {
+        let (line, _, message) = error("[[workload]]\nkind = \"mixed\"\nclients = 0\n");
+        assert_eq!(line, 6, "{message}");
+    }
+}
