@@ -194,11 +194,13 @@ impl World {
             self.node_mut(node).held = true;
             return;
         }
-        self.node_mut(node).busy = false;
+        // Busy until all is performed: what comes back at once (a drained stream) must not start a burst whose
+        // outputs this one would overwrite.
         self.perform(node);
         if self.node(node).epoch != epoch {
             return;
         }
+        self.node_mut(node).busy = false;
         self.observe(node);
         self.arm_deadline(node);
         self.kick(node);
