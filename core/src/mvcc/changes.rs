@@ -144,6 +144,8 @@ struct Sources {
     view: Option<super::backend::FileView>,
     in_flight: std::sync::Arc<Vec<Row>>,
     pending: Vec<Row>,
+    /// First revision of the batch that was left out of `pending`: it was longer than one look.
+    left_out: Option<i64>,
 }
 
 impl Sources {
@@ -155,12 +157,14 @@ impl Sources {
         let last = end.checked_sub(1).map(|i| state.pending[i].revision.main);
         let rest = state.pending[end..].iter().take_while(|r| Some(r.revision.main) == last);
         let end = if start < end { end + rest.count() } else { start };
+        let left_out = state.pending.get(end).map(|row| row.revision.main).filter(|m| *m <= to);
         // The batch starts at a revision's first row, so nothing from it on is anywhere else.
         let all_pending = state.pending.first().is_some_and(|row| row.revision.main <= from);
         Ok(Self {
             view: (!all_pending).then(|| state.backend.view()).transpose()?,
             in_flight: state.in_flight.clone(),
             pending: state.pending[start..end].to_vec(),
+            left_out,
         })
     }
 
@@ -184,9 +188,10 @@ impl Sources {
             if row.revision >= next
                 && !collector.add(row.revision, row.tombstone, &row.value, || row.value.clone())?
             {
-                break;
+                return Ok(());
             }
         }
+        collector.next = self.left_out;
         Ok(())
     }
 }
