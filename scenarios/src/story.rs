@@ -30,15 +30,9 @@ fn happenings(report: &RunReport) -> Vec<String> {
     let timeline = &report.timeline;
     let mut lines: Vec<(u64, String)> = Vec::new();
     for fault in &timeline.faults {
-        let target =
-            if fault.target.is_empty() { String::new() } else { format!("{}: ", fault.target) };
-        let lasts = match fault.to_ms.saturating_sub(fault.from_ms) {
-            0 => String::new(),
-            ms => format!(", for {}", seconds(ms)),
-        };
-        lines.push((fault.from_ms, format!("FAULT {target}{}{lasts}", fault.name)));
+        lines.push((fault.from_ms, format!("FAULT {}", fault.name)));
     }
-    // The faults are told above, with their duration.
+    // The faults are told above.
     let is_fault = |text: &str| timeline.faults.iter().any(|fault| fault.name == text);
     for event in timeline.events.iter().filter(|event| !is_fault(&event.text)) {
         let who = event.member.map_or(String::new(), |member| format!("m{member} "));

@@ -30,7 +30,7 @@ pub fn timeline(
         election_timeout_ms,
         warm_up_ms: history.phase(Phase::WarmedUp).map_or(0, ms),
         roles: roles(history, end_ms),
-        faults: faults(history, end_ms),
+        faults: faults(history),
         puts: puts.samples,
         put_gaps: puts.gaps,
         fsyncs: Vec::new(),
@@ -112,7 +112,7 @@ fn role_of(role: CoreRole) -> Role {
     }
 }
 
-fn faults(history: &History, end_ms: u64) -> Vec<FaultSpan> {
+fn faults(history: &History) -> Vec<FaultSpan> {
     let mut spans: BTreeMap<u32, FaultSpan> = BTreeMap::new();
     for (at, fact) in history.facts() {
         match fact {
@@ -122,7 +122,8 @@ fn faults(history: &History, end_ms: u64) -> Vec<FaultSpan> {
                     target: member.map_or(String::new(), |member| format!("m{}", member.0)),
                     member: member.map(|member| member.0),
                     from_ms: ms(*at),
-                    to_ms: end_ms,
+                    // Momentary, unless its end is recorded.
+                    to_ms: ms(*at),
                     parameters: String::new(),
                 };
                 spans.insert(*fault, span);
@@ -151,6 +152,8 @@ fn events(history: &History, leaders: &Leaders, log: &[LogRecord]) -> Vec<LogEve
     for (at, fact) in history.facts() {
         match fact {
             Fact::FaultBegan { what, member, .. } => tell(*at, *member, what.clone()),
+            // The fault that did it is told already.
+            Fact::Down { how: DownHow::Killed | DownHow::PowerLoss, .. } => {}
             Fact::Down { member, how } => tell(*at, Some(*member), down(how)),
             Fact::Up { member } => tell(*at, Some(*member), "is up".to_owned()),
             Fact::Phase(Phase::WarmedUp) => tell(*at, None, "warmed up".to_owned()),

@@ -213,6 +213,7 @@ impl World {
         n.lane_free_at = [now; 3];
         n.peers.clear();
         n.view = View::default();
+        n.metrics = [0; 2];
         (n.applied, n.sampled) = (0, 0);
         let member = n.id;
         self.drop_peer_conns(node);

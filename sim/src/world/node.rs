@@ -57,6 +57,8 @@ pub struct Node {
     /// Places of the nodes it wants connections to.
     pub(super) peers: Vec<u32>,
     pub(super) view: View,
+    /// Metrics as last recorded, in the order of `observe::WATCHED`.
+    pub(super) metrics: [u64; 2],
     pub(super) applied: u64,
     pub(super) sampled: u64,
 }
@@ -89,6 +91,7 @@ impl Node {
             readers: Readers::new(config.cpu.readers),
             peers: Vec::new(),
             view: View::default(),
+            metrics: [0; 2],
             applied: 0,
             sampled: 0,
         }

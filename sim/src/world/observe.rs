@@ -6,6 +6,9 @@ use super::World;
 use super::node::{Process, View, role_fact};
 use crate::history::{Event, Fact};
 
+/// Metrics of which every change is recorded. They begin at 0 with each process.
+const WATCHED: [&str; 2] = ["planned_transfers_total", "slow_disk_alarm"];
+
 impl World {
     /// After a burst: records what changed.
     pub(super) fn observe(&mut self, node: u32) {
@@ -18,7 +21,22 @@ impl World {
             self.node_mut(node).view = view;
             self.record(Event::Fact(fact));
         }
+        self.record_metrics(node);
         self.maybe_sample(node);
+    }
+
+    fn record_metrics(&mut self, node: u32) {
+        let n = self.node(node);
+        let Process::Up(member) = &n.process else { return };
+        let metrics = member.metrics();
+        let now = [metrics.planned_transfers_total.load(), metrics.slow_disk_alarm.load()];
+        let (id, before) = (n.id, n.metrics);
+        self.node_mut(node).metrics = now;
+        for ((name, before), value) in WATCHED.into_iter().zip(before).zip(now) {
+            if before != value {
+                self.record(Event::Fact(Fact::Metric { member: id, name, value }));
+            }
+        }
     }
 
     /// A sample when the applied index passes a multiple of `sample_every`, and whenever it meets the
