@@ -198,6 +198,9 @@ impl RaftNode {
         if m.get_msg_type() == MessageType::MsgTimeoutNow && unsynced {
             return; // as in maybe_tick; the transfer times out on the other side
         }
+        if m.get_msg_type() == MessageType::MsgReadIndex && !self.is_leader() {
+            return; // raft-rs would pass it on in its sender's name; the sender asks again
+        }
         if m.get_msg_type() == MessageType::MsgAppend
             && self.unsynced_bytes() > limits::UNSYNCED_BYTES_MAX
         {
