@@ -247,8 +247,8 @@ impl Backend {
         FenceOpen::new(&self.writable)
     }
 
-    pub fn view(&self) -> Result<FileView, FileError> {
-        Ok(FileView(self.db.begin_read()?))
+    pub fn view(self: &Arc<Self>) -> Result<FileView, FileError> {
+        Ok(FileView { txn: self.db.begin_read()?, _backend: self.clone() })
     }
 }
 
@@ -273,7 +273,12 @@ fn discard_unfinished_creation(inner: &dyn StorageBackend) -> std::io::Result<()
 }
 
 /// A consistent view of the file: what was committed when it was taken.
-pub(crate) struct FileView(ReadTransaction);
+pub(crate) struct FileView {
+    // Field order: the transaction goes before the database it reads.
+    txn: ReadTransaction,
+    /// redb closes a database under its readers; `install` must not.
+    _backend: Arc<Backend>,
+}
 
 impl FileView {
     pub fn row(&self, revision: Revision) -> Result<Option<Bytes>, FileError> {
@@ -314,7 +319,7 @@ impl FileView {
 
     /// `None` when nothing was ever written to the bucket.
     fn table(&self, bucket: Bucket) -> Result<Option<ReadTable>, FileError> {
-        match self.0.open_table(bucket.table()) {
+        match self.txn.open_table(bucket.table()) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),

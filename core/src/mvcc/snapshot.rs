@@ -17,10 +17,7 @@ use crate::pb::peer::SnapshotRow;
 
 /// A pinned read snapshot, streamed to a peer in bucket and key order while writes go on.
 pub struct SnapshotPin {
-    // Field order: the view goes before the file it reads.
     view: FileView,
-    /// Keeps the file open when the store moves on to another one.
-    _backend: Arc<Backend>,
     consistent: Consistent,
     size_hint: (u64, u64),
     /// The bucket being read and its last row sent; `None` at the end.
@@ -37,12 +34,12 @@ impl fmt::Debug for SnapshotPin {
 }
 
 impl SnapshotPin {
-    pub(crate) fn new(backend: Arc<Backend>) -> Result<Self, FileError> {
+    pub(crate) fn new(backend: &Arc<Backend>) -> Result<Self, FileError> {
         let view = backend.view()?;
         let consistent = Meta::read(&view)?.consistent;
         let size_hint = backend.usage.lock().row_totals();
         let position = Some((Bucket::Key, Bound::Unbounded));
-        Ok(Self { view, _backend: backend, consistent, size_hint, position })
+        Ok(Self { view, consistent, size_hint, position })
     }
 
     /// What the snapshot holds: everything up to this index.

@@ -209,7 +209,7 @@ impl Store {
     /// Pins a read snapshot of what is in the file now.
     pub fn pin_snapshot(&self) -> Result<SnapshotPin, Halt> {
         let backend = self.shared.state.read().backend.clone();
-        SnapshotPin::new(backend).map_err(|error| Halt::Backend(error.0))
+        SnapshotPin::new(&backend).map_err(|error| Halt::Backend(error.0))
     }
 
     /// Replaces the whole store by the file at `path` (already renamed into place).
