@@ -167,6 +167,7 @@ impl Cluster {
         for member in &boot {
             let mut config = Config::new(member.id, 77, boot.clone());
             config.client_urls = vec![format!("http://127.0.0.1:{}", 3000 + member.id.0)];
+            config.wal_segment_bytes = 1 << 20;
             tune(&mut config);
             let node = Node {
                 member: None,
