@@ -66,12 +66,7 @@ pub struct Measured {
 
 impl Measured {
     pub fn new() -> Self {
-        Self {
-            latency: Histogram::new_with_bounds(1, 600_000_000, 3)
-                .expect("the bounds are valid constants"),
-            errors: 0,
-            error_example: None,
-        }
+        Self { latency: crate::stats::latency_histogram(), errors: 0, error_example: None }
     }
 
     fn failed(&mut self, error: &anyhow::Error) {

@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use detkv_reports::bench::{FsyncProbe, Machine};
-use hdrhistogram::Histogram;
 
 /// File systems that keep nothing on a disk (`statfs(2)`).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -140,7 +139,7 @@ fn probe_file(path: &Path) -> Result<FsyncProbe> {
         file.write_all_at(&block, i * PROBE_BYTES as u64)?;
     }
     file.sync_all()?;
-    let mut latency = Histogram::<u64>::new(3).expect("3 digits are valid");
+    let mut latency = crate::stats::latency_histogram();
     for i in 0..PROBE_WRITES {
         let start = Instant::now();
         file.write_all_at(&block, i * PROBE_BYTES as u64)?;

@@ -32,7 +32,7 @@ pub struct Program {
     pub path: PathBuf,
     /// `detkv`, `etcd 3.4.23`: for tables.
     pub label: String,
-    /// First line of `--version`.
+    /// As the program calls itself.
     pub version: String,
 }
 
@@ -52,17 +52,28 @@ impl Program {
             bail!("{} --version ended with {}", path.display(), output.status);
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        let version = text.lines().next().unwrap_or("unknown").trim().to_owned();
-        Ok(Self { path: path.to_owned(), label: label(path, &version), version })
+        let (label, version) = identity(path, &text);
+        Ok(Self { path: path.to_owned(), label, version })
     }
 }
 
-/// `etcd 3.4.23` from `etcd Version: 3.4.23`; else the file's name.
-fn label(path: &Path, version: &str) -> String {
-    match version.strip_prefix("etcd Version:") {
-        Some(number) => format!("etcd {}", number.trim()),
-        None => path.file_name().map_or("store".into(), |name| name.to_string_lossy().into_owned()),
+/// Label and version line from what `--version` prints.
+///
+/// detkv prints the etcd version it is compatible with first and its own after it.
+fn identity(path: &Path, text: &str) -> (String, String) {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let number = |name: &str| {
+        lines.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(" Version:"))
+    };
+    if let Some(number) = number("detkv") {
+        return ("detkv".to_owned(), format!("detkv {}", number.trim()));
     }
+    if let Some(number) = number("etcd") {
+        let label = format!("etcd {}", number.trim());
+        return (label.clone(), label);
+    }
+    let name = path.file_name().map_or("store".into(), |name| name.to_string_lossy().into_owned());
+    (name, (*lines.first().unwrap_or(&"unknown version")).to_owned())
 }
 
 /// CPU time and disk writes of the three processes since they started.
@@ -311,8 +322,11 @@ mod tests {
 
     #[test]
     fn a_store_is_called_by_its_name_and_version() {
-        assert_eq!(label(Path::new("/usr/bin/etcd"), "etcd Version: 3.4.23"), "etcd 3.4.23");
-        assert_eq!(label(Path::new("/x/detkv"), "detkv 0.1.0"), "detkv");
+        let of = |path: &str, text: &str| identity(Path::new(path), text);
+        assert_eq!(of("/usr/bin/etcd", "etcd Version: 3.4.23\nGit SHA: x\n").0, "etcd 3.4.23");
+        let (label, version) = of("/x/detkv", "etcd Version: 3.6.0\ndetkv Version: 0.1.0\n");
+        assert_eq!((label.as_str(), version.as_str()), ("detkv", "detkv 0.1.0"));
+        assert_eq!(of("/x/other", "").0, "other");
     }
 
     #[test]

@@ -1,6 +1,15 @@
 //! From repeats to one number with its spread, and from two stores to a ratio with its error.
 
 use detkv_reports::bench::{Ratio, Ratios, Repeat, Stat, StoreResult};
+use hdrhistogram::Histogram;
+
+/// Latencies from 1 µs to 10 minutes with three digits; longer ones count as 10 minutes.
+///
+/// The bounds must be given: a histogram without them starts with 2 as its largest value, and
+/// `saturating_record` never widens it.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are valid constants")
+}
 
 /// Median, extent and sample standard deviation. All zero for an empty slice.
 pub fn stat(values: &[f64]) -> Stat {
@@ -121,6 +130,16 @@ mod tests {
             client_cpu_secs: 0.5,
             written_bytes,
         }
+    }
+
+    #[test]
+    fn latencies_of_seconds_are_recorded_as_such() {
+        let mut latency = latency_histogram();
+        for us in [0, 90, 4_000, 5_000_000] {
+            latency.saturating_record(us);
+        }
+        assert!(latency.value_at_quantile(0.75) >= 4_000, "not clamped to a small maximum");
+        assert!(latency.max() >= 5_000_000);
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct FsyncProbe {
 pub struct Store {
     /// `detkv`, `etcd 3.4.23`.
     pub label: String,
-    /// First line of `--version`.
+    /// As the program calls itself.
     pub version: String,
     pub path: String,
 }
