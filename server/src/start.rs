@@ -151,6 +151,7 @@ fn recover(
         Err(OpenError::OtherCluster { found, found_member, .. }) if !config.identity_given => {
             config.core.cluster_id = found;
             config.core.id = detkv_core::MemberId(found_member);
+            config.core.join = true;
             try_recover(config, data_dir, clock)
         }
         other => other,

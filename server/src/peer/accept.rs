@@ -19,6 +19,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts peers for ever.
 pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
+    // The sender is in `shared`: this cannot fail.
+    let _ = shared.known.subscribe().wait_for(|known| *known).await;
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
         let Ok(slot) = handshakes.clone().acquire_owned().await else { return };

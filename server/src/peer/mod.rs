@@ -17,7 +17,7 @@ use detkv_core::{MemberId, Peer};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 pub use accept::accept_peers;
 
@@ -51,13 +51,16 @@ pub struct Shared {
     pub identity: Identity,
     pub inbox: Arc<Inbox>,
     pub metrics: DriverMetrics,
+    /// True once the driver has said who the peers are: until then nobody can be told from a stranger.
+    known: watch::Sender<bool>,
     /// Accepted connections go to the link they belong to.
     accepting: Mutex<HashMap<(MemberId, LaneKind), mpsc::Sender<TcpStream>>>,
 }
 
 impl Shared {
     pub fn new(identity: Identity, inbox: Arc<Inbox>, metrics: DriverMetrics) -> Arc<Self> {
-        Arc::new(Self { identity, inbox, metrics, accepting: Mutex::new(HashMap::new()) })
+        let (known, accepting) = (watch::Sender::new(false), Mutex::new(HashMap::new()));
+        Arc::new(Self { identity, inbox, metrics, known, accepting })
     }
 }
 
@@ -148,6 +151,7 @@ impl Peers {
                 self.links.insert(id, links);
             }
         }
+        self.shared.known.send_replace(true);
     }
 
     fn start(&self, peer: &Peer) -> PeerLinks {

@@ -1,0 +1,11 @@
+//! Real processes of `detkv` on loopback, with real clients, disks and signals.
+//!
+//! `support` starts and ends members; the rest are the tests by subject.
+
+mod etcdctl;
+mod http;
+mod one_member;
+mod refusals;
+mod streams;
+mod support;
+mod three_members;
