@@ -45,6 +45,8 @@ enum Redo {
 #[derive(Default, Debug)]
 pub struct File {
     live: Sparse,
+    /// Everything from here on is zero: what is appended replaces nothing that need be kept.
+    zero_from: u64,
     /// Invariant: stamps never decrease.
     journal: VecDeque<Entry>,
     /// Entries ever dropped from the journal's front.
@@ -71,7 +73,8 @@ impl File {
     }
 
     pub fn write(&mut self, stamp: u64, offset: u64, data: &[u8]) {
-        let old = (!self.live.is_hole(offset, data.len())).then(|| {
+        let zeros = offset >= self.zero_from || self.live.is_hole(offset, data.len());
+        let old = (!zeros).then(|| {
             let mut old = vec![0; data.len()].into_boxed_slice();
             self.live.read(offset, &mut old);
             old
@@ -79,7 +82,12 @@ impl File {
         self.push(stamp, Change::Write { offset, len: data.len(), old });
         self.dirty_bytes += data.len() as u64;
         self.dirty_len |= offset + data.len() as u64 > self.live.len();
+        self.put(offset, data);
+    }
+
+    fn put(&mut self, offset: u64, data: &[u8]) {
         self.live.write(offset, data);
+        self.zero_from = self.zero_from.max(offset + data.len() as u64);
     }
 
     pub fn set_len(&mut self, stamp: u64, len: u64) {
@@ -90,6 +98,7 @@ impl File {
         self.push(stamp, Change::SetLen { cut });
         self.dirty_len = true;
         self.live.set_len(len);
+        self.zero_from = self.zero_from.min(len);
     }
 
     /// What is not a hole from `from` on.
@@ -175,7 +184,7 @@ impl File {
                 let mut data = vec![0; len];
                 self.live.read(offset, &mut data);
                 match old {
-                    Some(old) => self.live.write(offset, &old),
+                    Some(old) => self.put(offset, &old),
                     None => self.live.zero(offset, len),
                 }
                 self.live.set_len(old_len);
@@ -185,7 +194,7 @@ impl File {
                 let len = self.live.len();
                 self.live.set_len(old_len);
                 for (offset, piece) in cut {
-                    self.live.write(offset, &piece);
+                    self.put(offset, &piece);
                 }
                 Redo::SetLen { len }
             }
@@ -255,6 +264,7 @@ impl File {
             content[from..from + n].copy_from_slice(&rest[..n]);
             if keep_all || (torn && chance(rng, 500_000)) {
                 self.live.write(sector * sector_bytes, content);
+                self.zero_from = self.zero_from.max((sector + 1) * sector_bytes);
                 kept += 1;
             } else {
                 lost += 1;

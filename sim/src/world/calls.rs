@@ -78,8 +78,7 @@ impl World {
         let state = Call { conn, request: Some(request), sent: false, result: None, waker: None };
         self.calls.insert(call, state);
         self.client_conns[conn as usize].calls.push(call);
-        let deadline = self.now() + timeout;
-        self.schedule(deadline.ns, Event::CallTimeout { call });
+        self.arm_timeout(call, timeout);
         self.use_conn(conn);
         if matches!(self.client_conns[conn as usize].state, State::Up { .. }) {
             self.send_call(call);
@@ -398,10 +397,33 @@ impl World {
         }
     }
 
-    pub(super) fn on_call_timeout(&mut self, call: CallId) {
-        if self.calls.get(&call).is_some_and(|state| state.result.is_none()) {
-            self.cancel_on_member(call);
-            self.finish_call(call, Err(CallError::Timeout));
+    /// Calls of one timeout fall due in the order in which they were made: one event for all of them.
+    fn arm_timeout(&mut self, call: CallId, timeout: Duration) {
+        let deadline = (self.now() + timeout).ns;
+        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let queue = self.deadlines.entry(timeout).or_default();
+        let first = queue.is_empty();
+        queue.push_back((deadline, call));
+        if first {
+            self.schedule(deadline, Event::CallTimeouts { timeout });
+        }
+    }
+
+    pub(super) fn on_call_timeouts(&mut self, timeout: u64) {
+        let now = self.now_ns();
+        let mut queue = self.deadlines.remove(&timeout).expect("its event is scheduled with it");
+        while let Some((deadline, call)) = queue.front().copied() {
+            let open = self.calls.get(&call).is_some_and(|state| state.result.is_none());
+            if open && deadline > now {
+                self.schedule(deadline, Event::CallTimeouts { timeout });
+                self.deadlines.insert(timeout, queue);
+                return;
+            }
+            queue.pop_front();
+            if open {
+                self.cancel_on_member(call);
+                self.finish_call(call, Err(CallError::Timeout));
+            }
         }
     }
 

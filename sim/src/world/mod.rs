@@ -21,6 +21,7 @@ mod peers;
 mod perform;
 mod streams;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
 
@@ -181,8 +182,9 @@ pub enum Event {
         conn: u32,
         epoch: u32,
     },
-    CallTimeout {
-        call: CallId,
+    /// Calls with this timeout, in nanoseconds, may be due.
+    CallTimeouts {
+        timeout: u64,
     },
     Wake {
         sleeper: Waker,
@@ -205,6 +207,8 @@ pub struct World {
     client_index: FxHashMap<(u32, u32), u32>,
     calls: FxHashMap<CallId, Call>,
     next_call: u64,
+    /// By timeout: calls in the order of their deadlines, most of them answered already.
+    deadlines: BTreeMap<u64, VecDeque<(u64, CallId)>>,
     streams: FxHashMap<StreamId, Stream>,
     next_stream: u64,
     pub(crate) active_faults: Vec<Active>,
@@ -240,6 +244,7 @@ impl World {
             client_index: FxHashMap::default(),
             calls: FxHashMap::default(),
             next_call: 1,
+            deadlines: BTreeMap::new(),
             streams: FxHashMap::default(),
             next_stream: 1,
             active_faults: Vec::new(),
@@ -322,7 +327,7 @@ impl World {
             Event::ClientDialed { conn, epoch } => self.on_client_dialed(conn, epoch),
             Event::ClientReset { conn, epoch } => self.on_client_lost(conn, epoch),
             Event::ClientTimeout { conn, epoch } => self.on_client_timeout(conn, epoch),
-            Event::CallTimeout { call } => self.on_call_timeout(call),
+            Event::CallTimeouts { timeout } => self.on_call_timeouts(timeout),
             Event::Wake { sleeper } => sleeper.wake(),
             Event::FaultEnd { fault } => self.on_fault_end(fault),
         }
