@@ -314,6 +314,12 @@ impl History {
         &self.operations[op.0 as usize]
     }
 
+    /// An operation in words: `op 12 (put of client 3)`.
+    pub fn show(&self, op: OpId) -> String {
+        let operation = self.operation(op);
+        format!("{op} ({} of client {})", operation.call.kind(), operation.client.0)
+    }
+
     /// The operations with their names.
     pub fn operations_with_ids(&self) -> impl Iterator<Item = (OpId, &Operation)> {
         self.operations.iter().enumerate().map(|(i, op)| (OpId(i as u32), op))

@@ -341,6 +341,23 @@ fn checker_rejects_a_member_that_goes_back_unless_it_restarted() {
     }
 }
 
+#[test]
+fn checker_does_not_hold_an_answer_that_outlived_its_member_against_the_next_life() {
+    let mut script = Script::new();
+    script.run(1, put("a", "1"));
+    let old = script.store.run(&get_serializable("a"));
+    script.run(1, put("a", "2"));
+    let member = MemberId(2);
+    let read = script.call_at(2, member, get_serializable("a"));
+    let new = script.take_effect(read);
+    script.fact(Fact::Down { member, how: DownHow::PowerLoss });
+    // It was on its way when the power went.
+    script.answer(read, new);
+    let read = script.call_at(2, member, get_serializable("a"));
+    script.answer(read, old);
+    accepts(&script, &Serializable);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 

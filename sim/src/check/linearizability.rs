@@ -32,16 +32,17 @@ impl Checker for Linearizability {
             if log.writer(*revision) == Some(id) {
                 let first_seen = log.first_seen(*revision);
                 if op.called > first_seen {
-                    return Err(too_late(id, op, *revision, "a write was seen before its call"));
+                    return Err(too_late(case, id, *revision, "a write was seen before its call"));
                 }
                 continue;
             }
             if op.called > log.first_seen(revision + 1) {
-                return Err(too_late(id, op, *revision, "stale read"));
+                return Err(too_late(case, id, *revision, "stale read"));
             }
             compactions.check(id, op)?;
             check_answer(&log.model, op, *revision, answer).map_err(|mismatch| {
-                let message = format!("{id} at revision {revision}: {mismatch}");
+                let message =
+                    format!("{} at revision {revision}: {mismatch}", case.history.show(id));
                 Violation::new("read result", message, vec![id])
             })?;
         }
@@ -59,11 +60,11 @@ fn has_place(call: &Call) -> bool {
     }
 }
 
-fn too_late(id: OpId, op: &Operation, revision: i64, promise: &'static str) -> Violation {
+fn too_late(case: &Case, id: OpId, revision: i64, promise: &'static str) -> Violation {
     let message = format!(
-        "{id} of client {} was answered at revision {revision}, but before its call at {:?} somebody had been shown {}",
-        op.client.0,
-        std::time::Duration::from_nanos(op.called.ns),
+        "{} was answered at revision {revision}, but before its call at {:?} somebody had been shown {}",
+        case.history.show(id),
+        std::time::Duration::from_nanos(case.history.operation(id).called.ns),
         if promise == "stale read" { "a later one" } else { "that revision" },
     );
     Violation::new(promise, message, vec![id])

@@ -148,7 +148,8 @@ fn claims(history: &History, last: i64) -> Result<(Vec<Option<OpId>>, Revokes), 
             return Err(Violation::new("revision", message, vec![id]));
         }
         if let Some(other) = writers[*revision as usize].replace(id) {
-            let message = format!("{other} and {id} were both given revision {revision}");
+            let (other_op, this) = (history.show(other), history.show(id));
+            let message = format!("{other_op} and {this} were both given revision {revision}");
             return Err(Violation::new("one write per revision", message, vec![other, id]));
         }
     }
@@ -233,7 +234,8 @@ impl<'h> Replayer<'h> {
             unreachable!("only acknowledged writes claim a revision")
         };
         effects_of(&self.log.model, op, revision, Some(answer)).map_err(|mismatch| {
-            let message = format!("{id} at revision {revision}: {mismatch}");
+            let show = self.log.model.history.show(id);
+            let message = format!("{show} at revision {revision}: {mismatch}");
             Violation::new("write result", message, vec![id])
         })
     }

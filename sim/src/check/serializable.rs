@@ -31,7 +31,8 @@ impl Checker for Serializable {
                 return Err(Violation::new("a read of the future", message, vec![id, writer]));
             }
             check_answer(&log.model, op, *revision, answer).map_err(|mismatch| {
-                let message = format!("{id} at revision {revision}: {mismatch}");
+                let message =
+                    format!("{} at revision {revision}: {mismatch}", case.history.show(id));
                 Violation::new("no past state", message, vec![id])
             })?;
         }
@@ -63,31 +64,37 @@ fn never_goes_back(case: &Case) -> Result<(), Violation> {
             members.entry(*member).or_default().downs.push(*at);
         }
     }
-    members.iter().try_for_each(|(member, shown)| shown.check(*member))
+    members.iter().try_for_each(|(member, shown)| shown.check(case, *member))
 }
 
 impl Shown {
-    fn check(&self, member: MemberId) -> Result<(), Violation> {
-        let mut by_return: Vec<usize> = (0..self.answers.len()).collect();
+    fn check(&self, case: &Case, member: MemberId) -> Result<(), Violation> {
+        // An answer that was under way when the member went down may be of the life before.
+        let lives: Vec<usize> =
+            self.answers.iter().map(|(called, ..)| self.uptime(*called)).collect();
+        let is_sure = |i: usize| lives[i] == self.uptime(self.answers[i].1);
+        let mut by_return: Vec<usize> = (0..self.answers.len()).filter(|i| is_sure(*i)).collect();
         by_return.sort_by_key(|i| self.answers[*i].1);
         let mut returned = by_return.into_iter().peekable();
-        let mut highest: Option<(Instant, i64, OpId)> = None;
+        // Of the life it is in.
+        let mut highest: Option<(usize, i64, OpId)> = None;
         // Operations are numbered in the order of their calls.
-        for (called, _, revision, id) in &self.answers {
-            while let Some(i) = returned.next_if(|i| self.answers[*i].1 < *called) {
-                let (_, at, revision, id) = self.answers[i];
-                if self.uptime(at) != highest.map_or(usize::MAX, |(at, ..)| self.uptime(at))
-                    || highest.is_some_and(|(_, highest, _)| revision > highest)
-                {
-                    highest = Some((at, revision, id));
+        for (i, (called, _, revision, id)) in self.answers.iter().enumerate() {
+            while let Some(before) = returned.next_if(|before| self.answers[*before].1 < *called) {
+                let (_, _, revision, id) = self.answers[before];
+                let life = lives[before];
+                if highest.is_none_or(|highest| (life, revision) > (highest.0, highest.1)) {
+                    highest = Some((life, revision, id));
                 }
             }
-            if let Some((at, highest, before)) = highest
+            if let Some((life, highest, before)) = highest
                 && highest > *revision
-                && self.uptime(at) == self.uptime(*called)
+                && life == lives[i]
+                && is_sure(i)
             {
+                let (first, then) = (case.history.show(before), case.history.show(*id));
                 let message = format!(
-                    "member {member} answered {before} at revision {highest}, then {id} at {revision}"
+                    "member {member} answered {first} at revision {highest}, then {then} at {revision}"
                 );
                 return Err(Violation::new("a member went back", message, vec![before, *id]));
             }

@@ -147,6 +147,22 @@ pub struct TxnAnswer {
 }
 
 impl Call {
+    /// In a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Call::Range(range) if range.serializable => "serializable range",
+            Call::Range(_) => "range",
+            Call::Put(_) => "put",
+            Call::Delete(_) => "delete",
+            Call::Txn(_) => "txn",
+            Call::Compact { .. } => "compaction",
+            Call::LeaseGrant { .. } => "lease grant",
+            Call::LeaseRevoke { .. } => "lease revoke",
+            Call::LeaseKeepAlive { .. } => "lease keep-alive",
+            Call::Other(kind) => kind,
+        }
+    }
+
     /// Whether it may change keys: a txn with a write in either branch may.
     pub fn may_write(&self) -> bool {
         match self {
