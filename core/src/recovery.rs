@@ -209,7 +209,7 @@ impl Recovery {
         // A life of its own for every start, also where the driver's seed is the same.
         let seed = self.seed ^ crate::raft::mix(now.ns ^ last_index);
         let node = RaftNode::new(&self.config, self.seed, restart, log.wal, lane, now);
-        let member = Member::new(
+        let mut member = Member::new(
             Parts {
                 config: self.config.clone(),
                 files: self.files.clone(),
@@ -221,6 +221,12 @@ impl Recovery {
             },
             now,
         );
+        for (path, what) in &log.damaged_snaps {
+            member.report_damage(path, what);
+        }
+        if log.torn_bytes > 0 {
+            member.report_torn_tail(log.torn_bytes);
+        }
         Ok(RecoveryStep::Ready(Box::new(member)))
     }
 

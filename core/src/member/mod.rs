@@ -159,6 +159,22 @@ impl Member {
         member
     }
 
+    /// Recovery went on from an older snap file than this one.
+    pub(crate) fn report_damage(&mut self, path: &str, what: &str) {
+        let fields = vec![("path", path.to_owned()), ("error", what.to_owned())];
+        self.log(Level::Warn, "skipped a damaged snap file; it was not changed", fields);
+    }
+
+    /// Recovery cut a write that a crash had torn; nobody had been told of it.
+    pub(crate) fn report_torn_tail(&mut self, bytes: u64) {
+        let fields = vec![("bytes", bytes.to_string())];
+        self.log(
+            Level::Warn,
+            "repaired the torn tail of the WAL; a copy is kept as .broken",
+            fields,
+        );
+    }
+
     /// Rebuilds what lives beside the store from its rows: after open and after an install.
     pub(crate) fn reload(&mut self) {
         use crate::mvcc::Bucket;
