@@ -20,7 +20,10 @@ const UNARY: &str = "unary";
 const SERVER_STREAM: &str = "server_stream";
 const BIDI_STREAM: &str = "bidi_stream";
 
-const SERVICES: &[(Service, &str, &[(&str, &str)])] = &[
+/// Name and kind of a method.
+type Named = (&'static str, &'static str);
+
+const SERVICES: &[(Service, &str, &[Named])] = &[
     (
         Service::Kv,
         "etcdserverpb.KV",

@@ -118,7 +118,7 @@ fn compaction(cluster: &Cluster) {
 }
 
 fn endpoints(cluster: &Cluster) {
-    let all = cluster.endpoints().replace("http://", "");
+    let all = cluster.endpoints();
     let mut command = Command::new(ETCDCTL);
     command.env("ETCDCTL_API", "3").args(["--endpoints", &all, "endpoint", "status", "-w", "json"]);
     let output = command.output().expect("etcdctl runs");

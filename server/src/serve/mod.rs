@@ -1,5 +1,8 @@
 //! The client port: HTTP/1 and HTTP/2 on one listener, gRPC by content type, the rest to the endpoints.
 
+mod authority;
+mod hpack;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
 
+use self::authority::AnyAuthority;
 use crate::grpc::Router;
 use crate::http::Endpoints;
 use crate::logs;
@@ -107,7 +111,7 @@ async fn serve_connection(
         .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
