@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use detkv_reports::bench::{BenchReport, Store, bench_page};
+use detkv_reports::bench::{BUSY_PER_CORE, BenchReport, Store, bench_page};
 
 use peers::Program;
 use rows::{ROWS, Row};
@@ -174,7 +174,7 @@ async fn bench(args: &Args) -> Result<()> {
     };
     let mut report = empty_report(&plan, &root)?;
     print!("{}", table::head(&report));
-    if report.machine.load_average > 0.3 * report.machine.cores as f64 {
+    if report.machine.load_average > BUSY_PER_CORE * report.machine.cores as f64 {
         eprintln!("warning: this machine is busy (load {:.2})", report.machine.load_average);
     }
     report.rows = schedule::run(&plan).await?;

@@ -86,6 +86,14 @@ fn wins_and_losses_are_both_marked_and_noise_is_not() {
 }
 
 #[test]
+fn a_busy_machine_is_said_first() {
+    let mut report = report();
+    assert!(!bench_page(&report).contains("was busy"));
+    report.machine.load_average = 5.2;
+    assert!(bench_page(&report).contains("was busy with other work (load average 5.2 on 2 cores)"));
+}
+
+#[test]
 fn hostile_names_stay_text() {
     let hostile = "<img src=x onerror=alert(1)>\"'&";
     let mut report = report();

@@ -7,7 +7,7 @@ mod page;
 
 use serde::{Deserialize, Serialize};
 
-pub use page::bench_page;
+pub use page::{BUSY_PER_CORE, bench_page};
 
 /// Everything a run of `detkv-bench` measured, every repeat included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

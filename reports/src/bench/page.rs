@@ -9,6 +9,9 @@ use crate::page::document;
 /// Stores have this many colours; further ones repeat them.
 const COLOURS: usize = 4;
 
+/// Load average per core from which a machine counts as busy.
+pub const BUSY_PER_CORE: f64 = 0.3;
+
 /// One measured quantity of a row: its heading, whether more is better, and how to read and show it.
 struct Measure {
     heading: &'static str,
@@ -93,12 +96,36 @@ fn header(report: &BenchReport) -> String {
     format!(
         "<header><p class=\"brand\">detkv · bench on real disks · {}</p><h1>{}</h1>\
          <p class=\"sub\">bars are medians over the visits, whiskers span all visits</p></header>\
-         <section class=\"card\"><h2>Machine and method</h2><dl class=\"facts\">{facts}</dl>\
+         {}<section class=\"card\"><h2>Machine and method</h2><dl class=\"facts\">{facts}</dl>\
          <p>{}</p><p class=\"small\"><code>{}</code></p></section>",
         escape(&report.date),
-        escape(&labels.join(" beside ")),
+        escape(&title(&labels)),
+        busy(report),
         escape(&method(report)),
         escape(&report.command)
+    )
+}
+
+/// `a`, `a beside b`, `a beside b and c`.
+fn title(labels: &[&str]) -> String {
+    match labels {
+        [] => "no store".to_owned(),
+        [only] => (*only).to_owned(),
+        [first, others @ ..] => format!("{first} beside {}", others.join(" and ")),
+    }
+}
+
+/// A machine with other work gives numbers that are lower and less certain: said before any of them.
+fn busy(report: &BenchReport) -> String {
+    let machine = &report.machine;
+    if machine.load_average <= BUSY_PER_CORE * machine.cores as f64 {
+        return String::new();
+    }
+    format!(
+        "<ul class=\"problems\"><li>The machine was busy with other work (load average {:.1} on {}): absolute numbers are lower \
+         and spreads wider than on a quiet one. The stores took turns, so ratios suffer less.</li></ul>",
+        machine.load_average,
+        plural(machine.cores, "core")
     )
 }
 
