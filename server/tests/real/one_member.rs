@@ -79,6 +79,32 @@ async fn errors_have_etcds_codes_and_texts() {
 }
 
 #[tokio::test]
+async fn garbage_on_its_ports_does_not_hurt_it() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let cluster = Cluster::start(1, &[]);
+    let member = &cluster.members[0];
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let lying_length = [preface.clone(), vec![0xff; 64]].concat();
+    // A peer frame that claims 4 GiB; a Hello that is none; silence after half a prefix.
+    let peer = [vec![0xff; 16], vec![8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8], vec![4, 0]];
+    let client = [vec![0; 100], lying_length, b"GET / HTTP/9\r\n\r\n".to_vec()];
+    let port_of = |n: usize| if n < peer.len() { member.peer_port } else { member.client_port };
+    for (n, bytes) in peer.iter().chain(&client).enumerate() {
+        let mut stream =
+            tokio::net::TcpStream::connect(("127.0.0.1", port_of(n))).await.expect("listening");
+        stream.write_all(bytes).await.expect("written");
+        stream.shutdown().await.expect("half closed");
+        // However it answers, it ends the connection.
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(crate::support::PATIENCE, stream.read_to_end(&mut answer))
+            .await
+            .expect("closed in time");
+    }
+    member.kv().await.put(put("a", "1")).await.expect("it serves on");
+}
+
+#[tokio::test]
 async fn the_directory_knows_its_member_when_the_flags_do_not_say() {
     let mut cluster = Cluster::start(1, &["--initial-cluster-token", "mine"]);
     let member = &mut cluster.members[0];

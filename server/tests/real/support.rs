@@ -48,6 +48,7 @@ pub fn detkv(args: &[String]) -> Command {
 pub struct Member {
     pub name: String,
     pub client_port: u16,
+    pub peer_port: u16,
     pub data_dir: PathBuf,
     args: Vec<String>,
     log: PathBuf,
@@ -198,7 +199,8 @@ impl Cluster {
             .collect();
             args.extend(flags.iter().map(|flag| (*flag).to_owned()));
             let log = dir.path().join(format!("{name}.log"));
-            Member { name, client_port: ports[n], data_dir, args, log, child: None, starts: 0 }
+            let (client_port, peer_port) = (ports[n], ports[count + n]);
+            Member { name, client_port, peer_port, data_dir, args, log, child: None, starts: 0 }
         };
         Self { members: (0..count).map(member).collect(), dir }
     }

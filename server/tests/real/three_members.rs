@@ -38,6 +38,16 @@ async fn three_members_elect_and_replicate() {
 }
 
 #[tokio::test]
+async fn coupled_members_elect_and_replicate_too() {
+    let cluster = Cluster::start(3, &["--raft-loop", "coupled"]);
+    for (n, member) in cluster.members.iter().enumerate() {
+        member.kv().await.put(put(format!("k{n}"), "v")).await.expect("put");
+        let answer = member.kv().await.range(get_prefix("k")).await.expect("get").into_inner();
+        assert_eq!(answer.count, n as i64 + 1);
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_leader_hands_over_and_the_rest_goes_on() {
     let mut cluster = Cluster::start(3, &[]);
     let leader = cluster.leader().await;
