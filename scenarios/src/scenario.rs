@@ -332,7 +332,9 @@ fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
 ///
 /// Entries are read as plain tables, which do not remember where their keys were.
 fn find_cause(text: &str, span: Range<usize>, message: &str) -> Range<usize> {
-    let entry = &text[span.clone()];
+    // A table's span may be that of its header alone: it goes on to the next header.
+    let end = text[span.end..].find("\n[").map_or(text.len(), |next| span.end + next);
+    let entry = &text[span.start..end];
     let quoted = message.split(['`', '"']).skip(1).step_by(2);
     for word in quoted {
         let found = entry.match_indices(word).find(|(at, _)| {
