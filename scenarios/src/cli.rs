@@ -73,6 +73,9 @@ pub enum Command {
     },
     #[command(name = crate::child::SUBCOMMAND, hide = true)]
     Child { job: String },
+    /// Prints the fingerprint of the sources it was built from
+    #[command(hide = true)]
+    Sources,
 }
 
 fn profile(text: &str) -> Result<Profile, String> {

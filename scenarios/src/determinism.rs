@@ -4,6 +4,7 @@
 //! a third is built otherwise (release beside debug) when there is such a binary.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use detkv_sim_world::trace::first_difference;
 
@@ -54,6 +55,15 @@ pub fn check(binary: &Path, other: Option<&Path>, job: &Job) -> anyhow::Result<O
         return Ok(Some(Difference { seed: job.seed, lines }));
     }
     Ok(None)
+}
+
+/// Fingerprint of the sources this binary was built from (see `build.rs`).
+pub const SOURCES: &str = env!("DETKV_SOURCES");
+
+/// Whether `binary` was built from the same sources as this one: only then its runs can be compared.
+pub fn has_same_sources(binary: &Path) -> bool {
+    let said = Command::new(binary).arg("sources").output();
+    said.is_ok_and(|said| said.stdout.trim_ascii() == SOURCES.as_bytes())
 }
 
 /// The binary built with the other profile: `target/debug` beside `target/release`.

@@ -61,6 +61,15 @@ mod tests {
     }
 
     #[test]
+    fn the_vocabulary_in_the_readme_is_a_right_scenario() {
+        let readme = include_str!("../README.md");
+        let (_, block) = readme.split_once("```toml\n").expect("the README shows the vocabulary");
+        let (block, _) = block.split_once("```").expect("the block ends");
+        let scenario = Scenario::parse("readme", "README.md", block).expect("it parses");
+        assert_eq!((scenario.workloads.len(), scenario.faults.len()), (4, 1));
+    }
+
+    #[test]
     fn every_file_in_the_folder_is_committed_and_listed() {
         let mut files: Vec<String> = std::fs::read_dir(env!("CARGO_MANIFEST_DIR"))
             .expect("our own folder")

@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use detkv_reports::run::{RunReport, RunSummary, Verdict};
 use serde::Serialize;
@@ -96,15 +96,41 @@ fn dispatch(command: Command) -> Result<End, Failure> {
         }
         Command::CheckDeterminism { scenario, seeds, profile, jobs, other_binary } => {
             let source = library::find(&scenario).map_err(Failure::Usage)?;
-            if let Some(path) = other_binary.as_ref().filter(|path| !path.is_file()) {
-                let message = format!("--other-binary {}: no such file", path.display());
-                return Err(Failure::Usage(anyhow::Error::msg(message)));
-            }
-            Ok(check_determinism(&source, seeds, profile, jobs, other_binary)?)
+            let other = other_build(other_binary).map_err(Failure::Usage)?;
+            Ok(check_determinism(&source, seeds, profile, jobs, other)?)
         }
         Command::Child { job } => {
             child::child_main(&job)?;
             Ok(End::Pass)
+        }
+        Command::Sources => {
+            println!("{}", determinism::SOURCES);
+            Ok(End::Pass)
+        }
+    }
+}
+
+/// The program built otherwise: as given, or the one that lies beside.
+///
+/// Errors: the given one is not there, or is of other sources. One that lies beside is then left out.
+fn other_build(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    match given {
+        Some(path) if !path.is_file() => {
+            bail!("--other-binary {}: no such file", path.display())
+        }
+        Some(path) if !determinism::has_same_sources(&path) => {
+            bail!("--other-binary {}: it is built from other sources", path.display())
+        }
+        Some(path) => Ok(Some(path)),
+        None => {
+            let beside = determinism::sibling(&this_binary()?);
+            if let Some(path) = beside.as_ref().filter(|path| !determinism::has_same_sources(path))
+            {
+                let path = path.display();
+                eprintln!("warning: {path} is built from other sources and is left out");
+                return Ok(None);
+            }
+            Ok(beside)
         }
     }
 }
@@ -297,7 +323,6 @@ fn check_determinism(
     other: Option<PathBuf>,
 ) -> anyhow::Result<End> {
     let binary = this_binary()?;
-    let other = other.or_else(|| determinism::sibling(&binary));
     let profiles = profiles(source, only);
     let builds = match &other {
         Some(path) => format!("this build and {}", path.display()),

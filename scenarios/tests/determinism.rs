@@ -6,8 +6,9 @@ use common::{detkv_sim, passing_runs};
 
 #[test]
 fn two_unlike_processes_have_equal_hashes() {
-    for scenario in ["slow-disk", "smoke"] {
-        let ended = detkv_sim(&["check-determinism", scenario, "--seeds", "0..2"]);
+    for (scenario, profile) in [("slow-disk", "coupled"), ("smoke", "decoupled")] {
+        let ended =
+            detkv_sim(&["check-determinism", scenario, "--seeds", "0..2", "--profile", profile]);
         assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
         assert!(ended.out.contains("equal event hashes"), "{}", ended.out);
     }
