@@ -48,6 +48,9 @@ pub trait FaultKind {
     fn begin(&self, world: &mut World) -> Result<Effect, String>;
 }
 
+/// Takes a fault back.
+type Undo = Box<dyn FnOnce(&mut World)>;
+
 /// What a fault did.
 #[derive(Default)]
 pub struct Effect {
@@ -58,7 +61,7 @@ pub struct Effect {
     /// How long it lasts; nothing for what happens at once.
     pub lasts: Option<Duration>,
     /// Takes it back.
-    pub undo: Option<Box<dyn FnOnce(&mut World)>>,
+    pub undo: Option<Undo>,
 }
 
 impl Effect {
@@ -71,7 +74,7 @@ impl Effect {
 /// A fault that lasts.
 pub struct Active {
     number: u32,
-    undo: Box<dyn FnOnce(&mut World)>,
+    undo: Undo,
 }
 
 /// A line of the registry.
