@@ -63,6 +63,7 @@ fn run(seed: u64) -> RunOutcome {
 
 /// What the test below runs in processes of its own: prints hashes, tests nothing.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the parent test speaks to it; no run is under way")]
 fn child_prints_hashes() {
     let Ok(padding) = std::env::var("DETKV_TEST_HEAP_PADDING") else { return };
     // Moves every later allocation.
