@@ -116,3 +116,35 @@ async fn a_damaged_wal_is_refused_and_left_as_it_is() {
     assert!(line.contains("the WAL is damaged and was not changed"), "{line}");
     assert!(read(&segment) == bytes, "the damaged file is as it was");
 }
+
+#[tokio::test]
+async fn a_member_whose_disk_fails_halts_and_loses_nothing() {
+    let mut cluster = Cluster::new(1, &[]);
+    let member = &mut cluster.members[0];
+    // Room for a WAL segment (64,000,000 bytes), not for a backend of 70 MB.
+    member.start_with_file_limit(64 << 20);
+    member.wait_ready();
+    let mut kv = member.kv().await;
+    let mut acknowledged = 0;
+    while kv.put(put(format!("k{acknowledged:03}"), "x".repeat(1_400_000))).await.is_ok() {
+        acknowledged += 1;
+        assert!(acknowledged < 300, "the limit does not bite");
+    }
+    let status = member.wait_end();
+    assert_eq!(status.code(), Some(1));
+    let fatal: Vec<String> = member
+        .log()
+        .lines()
+        .filter(|line| line.contains(r#""level":"fatal""#))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(fatal.len(), 1, "{fatal:?}");
+    assert!(fatal[0].contains("the member had to halt"), "{}", fatal[0]);
+
+    member.start();
+    member.wait_ready();
+    let keys = crate::support::get_prefix("k");
+    let keys = detkv_core::pb::etcdserverpb::RangeRequest { count_only: true, ..keys };
+    let found = member.kv().await.range(keys).await.expect("get").into_inner().count;
+    assert!(found >= acknowledged, "{found} of {acknowledged} acknowledged puts are there");
+}

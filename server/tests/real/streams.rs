@@ -98,6 +98,19 @@ async fn a_half_close_does_not_end_a_watch() {
 }
 
 #[tokio::test]
+async fn a_stopping_member_ends_its_streams_with_a_reason() {
+    let mut cluster = Cluster::start(1, &[]);
+    let mut stream = WatchStream::open(&cluster.members[0]).await;
+    stream.create(watch_prefix("w/")).await;
+    assert!(stream.next().await.created);
+    assert!(cluster.members[0].terminate().success());
+    let end = tokio::time::timeout(PATIENCE, stream.responses.next()).await.expect("in time");
+    let error = end.expect("an end with a reason").expect_err("an error");
+    assert_eq!(error.code(), tonic::Code::Unavailable);
+    assert_eq!(error.message(), "etcdserver: server stopped");
+}
+
+#[tokio::test]
 async fn many_events_reach_a_watcher_that_reads_late() {
     let cluster = Cluster::start(1, &[]);
     let member = &cluster.members[0];

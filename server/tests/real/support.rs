@@ -72,9 +72,22 @@ impl Member {
 
     /// Starts the process and does not wait.
     pub fn start(&mut self) {
+        let command = detkv(&self.args);
+        self.start_as(command);
+    }
+
+    /// Starts it so that no file of its can grow past `bytes`: a disk that fails.
+    pub fn start_with_file_limit(&mut self, bytes: u64) {
+        // In blocks of 512 bytes; the signal that comes with the error is ignored, as on a full disk.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, BINARY]).args(&self.args);
+        self.start_as(command);
+    }
+
+    fn start_as(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log).expect("log file");
-        let command = &mut detkv(&self.args);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         self.child = Some(child.expect("the binary starts"));
         self.starts += 1;
@@ -111,6 +124,11 @@ impl Member {
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
         wait_exit(&mut child)
+    }
+
+    /// Waits for the process to end by itself.
+    pub fn wait_end(&mut self) -> ExitStatus {
+        wait_exit(&mut self.child.take().expect("running"))
     }
 
     pub async fn channel(&self) -> Channel {
