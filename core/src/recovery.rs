@@ -165,6 +165,7 @@ impl Recovery {
             batch_interval: self.config.backend_batch_interval,
             batch_ops: self.config.backend_batch_ops,
             sync_interval: self.config.backend_sync_interval,
+            resident_bytes_max: None,
         };
         let mut store = Store::open(self.files.clone(), DB_PATH, options)?;
         let applied = store.consistent().index;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use detkv_core::api::{ReadReady, Request, Response};
 use detkv_core::error::ApiError;
-use detkv_core::mvcc::{DB_PATH, ReadResult, Store, txn_is_read_only, validate};
+use detkv_core::mvcc::{DB_PATH, ReadResult, Store, StoreOptions, txn_is_read_only, validate};
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::etcdserverpb::request_op::Request as Op;
 use detkv_core::pb::mvccpb::KeyValue;
 use detkv_core::time::Instant;
-use mvcc_disk::{Loss, MemFiles, open, options, run_jobs};
+use mvcc_disk::{Loss, MemFiles, options, run_jobs};
 use mvcc_plain::Plain;
 use proptest::prelude::*;
 use prost::Message;
@@ -203,6 +203,7 @@ enum Entry {
 type Outcome = Result<Option<Response>, ApiError>;
 
 struct World {
+    options: StoreOptions,
     files: Arc<MemFiles>,
     store: Store,
     plain: Plain,
@@ -213,10 +214,19 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(resident_bytes_max: Option<u64>) -> Self {
         let files = MemFiles::new();
-        let store = open(&files);
-        Self { files, store, plain: Plain::new(), now: Instant::ZERO, log: Vec::new(), job: None }
+        let options = StoreOptions { resident_bytes_max, ..options() };
+        let store = Store::open(files.clone(), DB_PATH, options.clone()).expect("the file opens");
+        Self {
+            options,
+            files,
+            store,
+            plain: Plain::new(),
+            now: Instant::ZERO,
+            log: Vec::new(),
+            job: None,
+        }
     }
 
     fn apply_to_store(store: &mut Store, index: u64, entry: &Entry) -> Outcome {
@@ -260,7 +270,8 @@ impl World {
         }
         let durable_index = self.store.durable_index();
         self.files = self.files.crash(loss);
-        self.store = open(&self.files);
+        self.store =
+            Store::open(self.files.clone(), DB_PATH, self.options.clone()).expect("the file opens");
         let index = self.store.consistent().index;
         assert!(index >= durable_index, "{index} of {durable_index} durable entries are left");
         assert!(index <= self.log.len() as u64);
@@ -380,9 +391,10 @@ proptest! {
     #[test]
     fn store_matches_model(
         many_keys in prop::bool::weighted(0.3),
+        resident_bytes_max in prop::option::of(0u64..3_000),
         steps in prop::collection::vec(step(), 1..70),
     ) {
-        let mut world = World::new();
+        let mut world = World::new(resident_bytes_max);
         if many_keys {
             // So many that the history of an interval is read row by row.
             world.apply(Entry::Txn(puts_of_many_keys()));

@@ -5,10 +5,10 @@ mod mvcc_disk;
 use std::time::Duration;
 
 use bytes::Bytes;
-use detkv_core::api::{ReadReady, Request};
+use detkv_core::api::{ReadReady, Request, Response};
 use detkv_core::error::{ApiError, OpenError};
 use detkv_core::mvcc::{
-    Bucket, DB_PATH, ReadResult, SnapshotReceiver, Store, StoreEvent, StoreReader,
+    Bucket, DB_PATH, ReadResult, SnapshotReceiver, Store, StoreEvent, StoreOptions, StoreReader,
 };
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::mvccpb::KeyValue;
@@ -529,6 +529,38 @@ fn a_damaged_file_is_refused_and_left_alone() {
     copy.damage(DB_PATH, |bytes| bytes[..4096].fill(0));
     let result = Store::open(copy, DB_PATH, options());
     assert!(matches!(result, Err(OpenError::FileDamaged { .. })), "first page gone");
+}
+
+#[test]
+fn values_over_the_budget_are_read_from_the_file() {
+    let files = MemFiles::new();
+    let options = StoreOptions { resident_bytes_max: Some(10_000), ..options() };
+    let mut store = Store::open(files.clone(), DB_PATH, options.clone()).expect("the file opens");
+    let mut now = Instant::ZERO;
+    for index in 1..=100 {
+        put(&mut store, index, &format!("k{index:03}"), &"v".repeat(1_000));
+    }
+    let all = |store: &Store| range_all(&store.reader(), 0);
+    let expected = all(&store);
+    flush(&mut store, &mut now);
+    let hash = store.state_hash();
+    let reopened = Store::open(files.crash(Loss::Everything), DB_PATH, options);
+    for mut store in [store, reopened.expect("the file opens")] {
+        assert_eq!(store.state_hash(), hash);
+        assert_eq!(all(&store), expected);
+        let revision = put(&mut store, 101, "k050", "w");
+        let kv = store.reader().key_at(b"k050", 0).expect("readable").expect("there");
+        assert_eq!((kv.version, kv.mod_revision, &kv.value[..]), (2, revision, &b"w"[..]));
+        let delete = pb::DeleteRangeRequest {
+            key: Bytes::from_static(b"k"),
+            range_end: Bytes::from_static(b"l"),
+            prev_kv: true,
+        };
+        let applied = store.delete_range(&delete).expect("applied");
+        let Response::DeleteRange(response) = applied.response else { panic!("a delete") };
+        assert_eq!(response.prev_kvs.len(), 100);
+        assert_eq!(response.prev_kvs[0].value.len(), 1_000);
+    }
 }
 
 #[test]

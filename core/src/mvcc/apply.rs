@@ -81,6 +81,7 @@ impl<'a> Writer<'a> {
             .map_or((revision.main, 0, 0, 0), |current| {
                 (current.create_revision, current.version, current.lease, current.hash)
             });
+        state.resident_bytes -= previous.map_or(0, Current::resident_bytes);
         state.live_keys += u64::from(previous.is_none());
         let lease = if req.ignore_lease { old_lease } else { req.lease };
         let encoded = encode_kv(&KeyValue {
@@ -93,6 +94,7 @@ impl<'a> Writer<'a> {
         });
         let hash = hash_kv_row(&encoded);
         state.live_hash = state.live_hash.wrapping_sub(old_hash).wrapping_add(hash);
+        state.resident_bytes += encoded.len() as u64;
         let kv = Some(encoded.clone());
         let current = Some(Current { kv, create_revision, version: version + 1, lease, hash });
         let change = Change::new(revision, false);
@@ -148,6 +150,7 @@ impl<'a> Writer<'a> {
         let Some(entry) = state.index.get_mut(key) else { return };
         let Some(current) = entry.current.as_ref() else { return };
         let (lease, hash) = (current.lease, current.hash);
+        state.resident_bytes -= current.resident_bytes();
         entry.push(Change::new(revision, true), None);
         state.live_keys -= 1;
         state.live_hash = state.live_hash.wrapping_sub(hash);

@@ -44,6 +44,12 @@ pub(crate) struct Current {
     pub hash: u64,
 }
 
+impl Current {
+    pub fn resident_bytes(&self) -> u64 {
+        self.kv.as_ref().map_or(0, |kv| kv.len() as u64)
+    }
+}
+
 /// All changes of a key that compaction has left, oldest first. A tombstone ends a generation.
 ///
 /// Invariant: never empty; `current` is present exactly when the last change is no tombstone.

@@ -25,14 +25,18 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    pub fn open(files: &SharedFiles, path: &str) -> Result<Self, OpenError> {
+    pub fn open(
+        files: &SharedFiles,
+        path: &str,
+        resident_bytes_max: Option<u64>,
+    ) -> Result<Self, OpenError> {
         let damaged =
             |error: FileError| OpenError::FileDamaged { path: path.into(), what: error.0 };
         let backend = Backend::open(files, path).map_err(damaged)?;
-        Self::read(Arc::new(backend)).map_err(damaged)
+        Self::read(Arc::new(backend), resident_bytes_max).map_err(damaged)
     }
 
-    fn read(backend: Arc<Backend>) -> Result<Self, FileError> {
+    fn read(backend: Arc<Backend>, resident_bytes_max: Option<u64>) -> Result<Self, FileError> {
         let view = backend.view()?;
         let meta = Meta::read(&view)?;
         let mut small = SmallBuckets::default();
@@ -46,14 +50,14 @@ impl Loaded {
                 Ok(true)
             })?;
         }
-        let mut keys = Keys::default();
+        let mut keys = Keys::new(resident_bytes_max);
         view.for_each(Bucket::Key, Bound::Unbounded, |key, value| {
             keys.add(key, value)?;
             Ok(true)
         })?;
         drop(view);
         let compact_revision = meta.scheduled_compaction.max(meta.finished_compaction);
-        let (live_keys, live_hash) = keys.finish();
+        let (live_keys, live_hash) = keys.live();
         let state = State {
             index: keys.index,
             // Compaction may have taken the newest rows, so they alone do not tell how far the
@@ -65,6 +69,7 @@ impl Loaded {
             backend,
             live_keys,
             live_hash,
+            resident_bytes: keys.resident_bytes,
             epoch: 0,
         };
         Ok(Self { state, small, meta })
@@ -72,13 +77,23 @@ impl Loaded {
 }
 
 /// The key index as it grows while rows are read in order.
-#[derive(Default)]
 struct Keys {
     index: BTreeMap<Bytes, KeyIndex>,
     last: Revision,
+    resident_bytes: u64,
+    resident_bytes_max: u64,
 }
 
 impl Keys {
+    fn new(resident_bytes_max: Option<u64>) -> Self {
+        Self {
+            index: BTreeMap::new(),
+            last: Revision::default(),
+            resident_bytes: 0,
+            resident_bytes_max: resident_bytes_max.unwrap_or(u64::MAX),
+        }
+    }
+
     fn add(&mut self, row_key: &[u8], value: &[u8]) -> Result<(), FileError> {
         let (revision, tombstone) = parse_row_key(row_key)
             .ok_or_else(|| FileError(format!("{row_key:02x?} is not a row key")))?;
@@ -91,14 +106,20 @@ impl Keys {
         }
         self.last = revision;
         let change = Change::new(revision, tombstone);
+        let hash = if tombstone { 0 } else { hash_kv_row(&encoded) };
+        let entry = self.index.get_mut(&kv.key);
+        let previous = entry.as_ref().and_then(|entry| entry.current.as_ref());
+        self.resident_bytes -= previous.map_or(0, Current::resident_bytes);
+        let fits = self.resident_bytes + encoded.len() as u64 <= self.resident_bytes_max;
         let current = (!tombstone).then(|| Current {
-            kv: Some(encoded),
+            kv: fits.then_some(encoded),
             create_revision: kv.create_revision,
             version: kv.version,
             lease: kv.lease,
-            hash: 0,
+            hash,
         });
-        match self.index.get_mut(&kv.key) {
+        self.resident_bytes += current.as_ref().map_or(0, Current::resident_bytes);
+        match entry {
             Some(entry) => entry.push(change, current),
             None => {
                 let key = Bytes::copy_from_slice(&kv.key);
@@ -109,14 +130,8 @@ impl Keys {
     }
 
     /// Number of keys that exist, and the sum of their hashes.
-    fn finish(&mut self) -> (u64, u64) {
-        let (mut live_keys, mut live_hash) = (0, 0u64);
-        for current in self.index.values_mut().filter_map(|entry| entry.current.as_mut()) {
-            let kv = current.kv.as_ref().expect("every current value was just read");
-            current.hash = hash_kv_row(kv);
-            live_keys += 1;
-            live_hash = live_hash.wrapping_add(current.hash);
-        }
-        (live_keys, live_hash)
+    fn live(&self) -> (u64, u64) {
+        let live = self.index.values().filter_map(|entry| entry.current.as_ref());
+        live.fold((0, 0u64), |(keys, hash), current| (keys + 1, hash.wrapping_add(current.hash)))
     }
 }

@@ -12,7 +12,7 @@
 //! | `store`, `apply`, `txn` | a write: checks, compares, changes |
 //! | `reader`, `range`, `changes`, `hash` | reads beside the member |
 //! | `check` | static checks of requests |
-//! | `state`, `index`, `rows`, `small` | what is in memory |
+//! | `state`, `index`, `rows`, `small`, `evict` | what is in memory |
 //! | `batch`, `schedule`, `job`, `compact` | how it gets into the file, and out again |
 //! | `backend`, `load`, `meta`, `usage` | the file |
 //! | `snapshot` | a whole store to and from a peer |
@@ -23,6 +23,7 @@ mod batch;
 mod changes;
 mod check;
 mod compact;
+mod evict;
 mod hash;
 mod index;
 mod job;
@@ -85,6 +86,8 @@ pub struct StoreOptions {
     pub batch_interval: std::time::Duration,
     pub batch_ops: usize,
     pub sync_interval: std::time::Duration,
+    /// Bytes of current values kept in memory; beyond, some are read from the file. `None` = all.
+    pub resident_bytes_max: Option<u64>,
 }
 
 /// A key changed its lease (0 = none).

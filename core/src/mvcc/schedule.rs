@@ -191,6 +191,7 @@ impl Store {
         // Freed after the lock is released: there may be thousands.
         let written = std::mem::take(&mut self.shared.state.write().in_flight);
         drop(written);
+        self.evictor.run(&self.shared.state);
         self.schedule.committed_index = index.unwrap_or(self.schedule.committed_index);
         let mut events = Vec::new();
         if immediate {

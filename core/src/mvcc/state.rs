@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub live_keys: u64,
     /// Sum of the hashes of all current values.
     pub live_hash: u64,
+    /// Sum of the lengths of the current values that are in memory.
+    pub resident_bytes: u64,
     /// Number of `install`s: a walk under way notices that the content was replaced.
     pub epoch: u64,
 }

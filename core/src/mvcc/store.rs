@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 
 use super::apply::Writer;
 use super::batch::{Batch, BucketOp};
+use super::evict::Evictor;
 use super::load::Loaded;
 use super::meta;
 use super::reader::StoreReader;
@@ -34,6 +35,7 @@ pub struct Store {
     pub(super) batch: Batch,
     pub(super) consistent: Consistent,
     pub(super) schedule: Schedule,
+    pub(super) evictor: Evictor,
 }
 
 impl Store {
@@ -41,11 +43,12 @@ impl Store {
     ///
     /// Errors: `FileDamaged` when a page, a row or a meta value is not what was written.
     pub fn open(files: SharedFiles, path: &str, options: StoreOptions) -> Result<Self, OpenError> {
-        let Loaded { state, small, meta } = Loaded::open(&files, path)?;
+        let Loaded { state, small, meta } = Loaded::open(&files, path, options.resident_bytes_max)?;
         Ok(Self {
             shared: Arc::new(Shared { state: RwLock::new(state), failure: Default::default() }),
             small,
             batch: Batch::default(),
+            evictor: Evictor::new(options.resident_bytes_max),
             schedule: Schedule::new(options, 0, &meta),
             consistent: meta.consistent,
         })
@@ -218,7 +221,9 @@ impl Store {
     /// What was applied and not written is forgotten; the result of a job of the old file that is
     /// under way is ignored.
     pub fn install(&mut self, files: SharedFiles, path: &str) -> Result<(), OpenError> {
-        let Loaded { state: mut loaded, small, meta } = Loaded::open(&files, path)?;
+        let resident_bytes_max = self.schedule.options().resident_bytes_max;
+        let Loaded { state: mut loaded, small, meta } =
+            Loaded::open(&files, path, resident_bytes_max)?;
         let mut state = self.shared.state.write();
         loaded.epoch = state.epoch + 1;
         self.schedule = Schedule::new(self.schedule.options().clone(), loaded.epoch, &meta);

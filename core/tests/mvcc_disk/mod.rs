@@ -235,6 +235,7 @@ pub fn options() -> StoreOptions {
         batch_interval: std::time::Duration::from_millis(100),
         batch_ops: 10_000,
         sync_interval: std::time::Duration::from_secs(1),
+        resident_bytes_max: None,
     }
 }
 
