@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use detkv_core::event::Files;
@@ -55,10 +55,22 @@ pub enum Loss {
     Torn(u64),
 }
 
-#[derive(Default, Debug)]
+#[derive(Debug)]
 pub struct MemFiles {
     files: Mutex<BTreeMap<String, Arc<Mutex<FileBytes>>>>,
     failing: Arc<AtomicBool>,
+    /// Writes, set_lens and syncs that still succeed.
+    budget: Arc<AtomicU64>,
+}
+
+impl Default for MemFiles {
+    fn default() -> Self {
+        Self {
+            files: Mutex::default(),
+            failing: Arc::default(),
+            budget: Arc::new(AtomicU64::new(u64::MAX)),
+        }
+    }
 }
 
 impl MemFiles {
@@ -73,6 +85,11 @@ impl MemFiles {
     /// From now on (or no longer) every operation fails.
     pub fn fail(&self, failing: bool) {
         self.failing.store(failing, Ordering::SeqCst);
+    }
+
+    /// After `n` more writes, set_lens and syncs each of them fails.
+    pub fn fail_after(&self, n: u64) {
+        self.budget.store(n, Ordering::SeqCst);
     }
 
     pub fn bytes(&self, path: &str) -> Vec<u8> {
@@ -151,12 +168,21 @@ fn is_kept(seed: u64, op: usize, at: usize) -> bool {
 struct MemBackend {
     file: Arc<Mutex<FileBytes>>,
     failing: Arc<AtomicBool>,
+    budget: Arc<AtomicU64>,
 }
 
 impl MemBackend {
     fn check(&self) -> io::Result<()> {
         let failing = self.failing.load(Ordering::SeqCst);
         if failing { Err(io::Error::other("injected")) } else { Ok(()) }
+    }
+
+    /// Before anything that changes the file or makes it durable.
+    fn spend(&self) -> io::Result<()> {
+        self.check()?;
+        let left = self.budget.load(Ordering::SeqCst);
+        self.budget.store(left.saturating_sub(1), Ordering::SeqCst);
+        if left == 0 { Err(io::Error::other("injected")) } else { Ok(()) }
     }
 
     fn push(&self, op: Unsynced) {
@@ -185,13 +211,13 @@ impl redb::StorageBackend for MemBackend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
+        self.spend()?;
         self.push(Unsynced::SetLen(len as usize));
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
+        self.spend()?;
         let mut file = self.file.lock();
         file.writes += 1;
         let unsynced = std::mem::take(&mut file.unsynced);
@@ -202,7 +228,7 @@ impl redb::StorageBackend for MemBackend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
+        self.spend()?;
         self.push(Unsynced::Write { offset: offset as usize, data: data.to_vec() });
         Ok(())
     }
@@ -225,8 +251,8 @@ impl Files for MemFiles {
     }
 
     fn backend(&self, path: &str) -> io::Result<Box<dyn redb::StorageBackend>> {
-        let failing = self.failing.clone();
-        Ok(Box::new(MemBackend { file: self.file(path), failing }))
+        let (failing, budget) = (self.failing.clone(), self.budget.clone());
+        Ok(Box::new(MemBackend { file: self.file(path), failing, budget }))
     }
 }
 
