@@ -6,6 +6,7 @@ use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb::{PutRequest, RangeRequest};
 use detkv_core::{Instant, Level, MemberId};
 use detkv_sim::fault::{DiskStall, Kill, Partition, Pause, PowerLoss, Restart, Target};
+use detkv_sim::trace::Decision;
 use detkv_sim::{CallError, ClientId, Handle, Reply, RunOutcome, Sim, SimConfig};
 
 const CLIENT: ClientId = ClientId(1);
@@ -233,4 +234,27 @@ fn a_disk_stall_delays_what_needs_this_disk() {
             "{took:?}"
         );
     });
+}
+
+#[test]
+fn recording_more_changes_nothing_and_tells_what_was_decided() {
+    let script = |world: Handle| async move {
+        until_leader(&world).await;
+        world.inject(Kill { node: Target::Leader }.into());
+        put_until_ok(&world, "k0", "v0").await;
+        world.heal_all();
+    };
+    let plain = Sim::run(SimConfig::new(11), script);
+    let mut config = SimConfig::new(11);
+    (config.trace.decisions, config.trace.draws) = (true, true);
+    config.trace.full = 100..110;
+    let traced = Sim::run(config, script);
+    assert_eq!(plain.event_hash, traced.event_hash);
+    assert_eq!((plain.decisions.len(), traced.trace.lines.len()), (0, 10));
+    let count = |is: fn(&Decision) -> bool| traced.decisions.iter().filter(|d| is(d)).count();
+    assert_eq!(count(|d| matches!(d, Decision::Seed { seed: 11, members: 3 })), 1);
+    assert_eq!(count(|d| matches!(d, Decision::Fault { target: Some(_), .. })), 1);
+    assert_eq!(count(|d| matches!(d, Decision::HealAll { .. })), 1);
+    assert!(count(|d| matches!(d, Decision::Operation { .. })) >= 1);
+    assert!(count(|d| matches!(d, Decision::Draw(_))) > 100);
 }
