@@ -20,7 +20,7 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 const ENTRIES: u64 = 60;
 
 fn apply(store: &mut Store, index: u64) {
-    if index % 20 == 0 {
+    if index.is_multiple_of(20) {
         store.compact(store.revision() - 3).expect("a past revision");
     } else {
         let value = vec![index as u8; 50 * index as usize];
