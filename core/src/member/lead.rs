@@ -28,6 +28,8 @@ pub struct Lead {
     /// This member's own proposals under way.
     publishing: Option<u64>,
     versioning: Option<u64>,
+    /// Both are done: nothing to look at in every burst.
+    pub introduced: bool,
     /// A planned stop began.
     pub stopping: Option<Instant>,
 }
@@ -45,6 +47,7 @@ impl Lead {
             handed_over: false,
             publishing: None,
             versioning: None,
+            introduced: false,
             stopping: None,
         }
     }
@@ -92,7 +95,8 @@ impl Member {
     /// Once there is a leader: this member publishes its name and client URLs, the leader the
     /// cluster version.
     fn introduce(&mut self) -> bool {
-        if self.node.leader().is_none() || self.lead.stopping.is_some() {
+        let quiet = self.lead.introduced || self.lead.stopping.is_some();
+        if quiet || self.node.leader().is_none() {
             return false;
         }
         let mut sent = false;
@@ -122,6 +126,8 @@ impl Member {
             self.lead.versioning = self.propose(None, request, false).ok();
             sent = true;
         }
+        self.lead.introduced =
+            self.cluster.version().is_some() && self.cluster.is_published(&self.config);
         sent
     }
 

@@ -185,6 +185,7 @@ impl Member {
             }
         }
         self.cluster = Cluster::load(&self.store);
+        self.lead.introduced = false;
         self.lessor = Lessor::new(self.config.election);
         let leases = self.store.rows(Bucket::Lease);
         let leases = leases.iter().filter_map(|(_, v)| prost::Message::decode(v.clone()).ok());

@@ -23,6 +23,8 @@ pub struct Wal {
     segment_bytes: u64,
     /// Segments on disk, oldest first; the last one is written to.
     segments: VecDeque<SegmentName>,
+    /// Path of the newest one, made once and not for every write.
+    path: String,
     /// Where the next record goes in the newest segment. Invariant: a multiple of 8.
     offset: u64,
     /// Rolling CRC of everything written.
@@ -56,6 +58,7 @@ impl Wal {
             metadata,
             segment_bytes,
             segments: VecDeque::new(),
+            path: String::new(),
             offset: 0,
             crc: 0,
             hard_state: eraftpb::HardState::default(),
@@ -76,6 +79,7 @@ impl Wal {
         Self {
             metadata,
             segment_bytes,
+            path: tail.segments.back().expect("recovery read a segment").path(),
             segments: tail.segments,
             offset: tail.offset,
             crc: tail.crc,
@@ -121,7 +125,7 @@ impl Wal {
     /// Syncs what was appended. Pushes nothing when the last sync or cut already covers it.
     pub fn sync(&mut self, out: &mut LaneQueue) {
         if std::mem::take(&mut self.unsynced) {
-            out.push(DiskAction::SyncData { path: self.newest().path() });
+            out.push(DiskAction::SyncData { path: self.path.clone() });
         }
     }
 
@@ -155,7 +159,7 @@ impl Wal {
             return;
         }
         let len = buf.len() as u64;
-        let path = self.newest().path();
+        let path = self.path.clone();
         out.push(DiskAction::WriteAt { path, offset: self.offset, data: buf.freeze() });
         self.offset += len;
         self.bytes_appended += len;
@@ -192,7 +196,8 @@ impl Wal {
         out.push(DiskAction::Allocate { path: path.clone(), len: self.segment_bytes });
         out.push(DiskAction::WriteAt { path: path.clone(), offset: 0, data: head.freeze() });
         out.push(DiskAction::SyncData { path: path.clone() });
-        out.push(DiskAction::Rename { from: path, to: name.path() });
+        self.path = name.path();
+        out.push(DiskAction::Rename { from: path, to: self.path.clone() });
         out.push(DiskAction::SyncDir { path: WAL_DIR.to_owned() });
         self.segments.push_back(name);
         self.unsynced = false;
