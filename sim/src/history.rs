@@ -263,7 +263,7 @@ pub enum WatchEnd {
 }
 
 /// Everything that was recorded, in the order of time.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct History {
     keys: Interner<Bytes>,
     values: Interner<Value>,

@@ -13,7 +13,7 @@ const WHOLE_BYTES_MAX: usize = 30;
 /// Distinct items, numbered in order of first mention.
 ///
 /// Equal ids mean equal items. The hash table holds ids only, so an item costs its own size plus about 24 bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Interner<T> {
     items: Vec<T>,
     /// `chain[i]`: the next item with the same hash, or `NONE`.
