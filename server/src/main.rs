@@ -7,7 +7,7 @@
 //! | `driver`, `inbox`, `clock` | the thread that owns the member |
 //! | `disk`, `files` | the disk lanes; the data directory |
 //! | `peer` | connections to the other members |
-//! | `client`, `serve`, `grpc`, `http` | the client port |
+//! | `client`, `serve`, `workers`, `grpc`, `http` | the client port |
 //! | `logs`, `metrics` | what the operator sees |
 
 mod client;
@@ -26,6 +26,7 @@ mod peer;
 mod serve;
 mod start;
 mod url;
+mod workers;
 
 use std::process::ExitCode;
 

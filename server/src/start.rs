@@ -29,6 +29,7 @@ use crate::logs;
 use crate::metrics::DriverMetrics;
 use crate::peer::{Identity, Peers, Shared, accept_peers};
 use crate::serve::{Connections, Site, serve_clients};
+use crate::workers::Workers;
 
 /// How long connections may take to finish what they have after the member has stopped.
 const CONNECTIONS_STOP_MAX: Duration = Duration::from_millis(500);
@@ -69,16 +70,13 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
     let quota = core.quota_bytes.unwrap_or(0);
     let metrics = DriverMetrics::new(&core.id.to_string(), &core.version, quota);
     let inbox = Arc::new(Inbox::new());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("net")
-        .enable_all()
-        .build()
-        .map_err(|e| format!("cannot start threads: {e}"))?;
+    let no_threads = |e| format!("cannot start threads: {e}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(no_threads)?;
+    let workers = Arc::new(Workers::start().map_err(no_threads)?);
     let identity = Identity { cluster_id: core.cluster_id, member: core.id };
     let shared = Shared::new(identity, inbox.clone(), metrics.clone());
-    let lanes =
-        Lanes::start(root, &inbox, &metrics).map_err(|e| format!("cannot start threads: {e}"))?;
+    let lanes = Lanes::start(root, &inbox, &metrics).map_err(no_threads)?;
     let (lost, leader_lost) = watch::channel(false);
     let core_metrics = member.metrics();
     runtime.spawn(monitor_leader(core_metrics.clone(), core.election, lost));
@@ -103,7 +101,12 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
             let (alive, all_closed) = mpsc::channel(1);
             let connections = Connections { stop: connections, alive };
             for listener in from_std(client_listeners)? {
-                tokio::spawn(serve_clients(listener, site.clone(), connections.clone()));
+                tokio::spawn(serve_clients(
+                    listener,
+                    site.clone(),
+                    connections.clone(),
+                    workers.clone(),
+                ));
             }
             drop(connections);
             tokio::spawn(announce_ready(client, config.listen_clients.clone()));

@@ -21,6 +21,7 @@ use self::authority::AnyAuthority;
 use crate::grpc::Router;
 use crate::http::Endpoints;
 use crate::logs;
+use crate::workers::Workers;
 
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
@@ -63,16 +64,24 @@ pub struct Connections {
 }
 
 /// Accepts clients until told to stop; connections then finish what they have.
-pub async fn serve_clients(listener: TcpListener, site: Arc<Site>, connections: Connections) {
+pub async fn serve_clients(
+    listener: TcpListener,
+    site: Arc<Site>,
+    connections: Connections,
+    workers: Arc<Workers>,
+) {
     let mut stop = connections.stop.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = told_to(&mut stop) => return,
         };
+        // The socket goes to the runtime that will wait for it.
+        let accepted = accepted.and_then(|(stream, from)| Ok((stream.into_std()?, from)));
         match accepted {
             Ok((stream, from)) => {
-                tokio::spawn(serve_connection(stream, from, site.clone(), connections.clone()));
+                let connection = serve_connection(stream, from, site.clone(), connections.clone());
+                workers.pick().spawn(connection);
             }
             Err(error) => {
                 logs::warn("accept failed on client endpoint", &[("error", error.to_string())]);
@@ -83,7 +92,7 @@ pub async fn serve_clients(listener: TcpListener, site: Arc<Site>, connections: 
 }
 
 async fn serve_connection(
-    stream: TcpStream,
+    stream: std::net::TcpStream,
     from: SocketAddr,
     site: Arc<Site>,
     connections: Connections,
@@ -93,9 +102,11 @@ async fn serve_connection(
         let fields = [("remote-addr", from.to_string()), ("error", error)];
         logs::debug("rejected connection on client endpoint", &fields);
     };
-    if let Err(error) = stream.set_nodelay(true) {
-        return rejected(error.to_string());
-    }
+    let stream = stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream));
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => return rejected(error.to_string()),
+    };
     let service = service_fn(|request| {
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.handle(request).await) }
