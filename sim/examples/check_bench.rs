@@ -3,6 +3,11 @@
 //! `cargo run --release -p detkv-sim --example check_bench [operations]`
 //!
 //! Goal: linearizability of 1 M operations in < 10 s and < 1 GB, the recorded history included.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a bench measures real time and memory"
+)]
 
 #[path = "../tests/check_support/mod.rs"]
 mod check_support;

@@ -113,7 +113,7 @@ impl Store {
         match request {
             Request::Range(range) => {
                 let header = Some(self.header());
-                return Reply::Range(pb::RangeResponse { header, ..self.range(range) });
+                Reply::Range(pb::RangeResponse { header, ..self.range(range) })
             }
             Request::Put(put) => {
                 let mut response = self.put(put, revision, &mut events);

@@ -31,7 +31,7 @@ impl Default for Shape {
 enum Open {
     Idle,
     Called(OpId),
-    Done(OpId, Reply),
+    Done(OpId, Box<Reply>),
 }
 
 struct Watcher {
@@ -101,9 +101,9 @@ impl Generator {
             }
             Open::Called(op) => {
                 let reply = self.script.take_effect(op);
-                self.clients[client] = Open::Done(op, reply);
+                self.clients[client] = Open::Done(op, Box::new(reply));
             }
-            Open::Done(op, reply) => self.script.answer(op, reply),
+            Open::Done(op, reply) => self.script.answer(op, *reply),
         }
         if !self.watchers.is_empty() && self.below(4) == 0 {
             let watcher = self.below(self.shape.watchers) as usize;
