@@ -95,7 +95,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Above the panel's middle, inside the band or beside it, with the election timeout as yardstick.
+    /// Below the crosses of timeouts at the panel's top, inside the band or beside it, with the election timeout as yardstick.
     fn gap_label(&mut self, from: f64, width: f64, length_ms: u64) {
         let mut lines = vec![format!("no put for {}", duration_ms(length_ms))];
         if self.timeline.election_timeout_ms > 0 {
@@ -115,7 +115,7 @@ impl Drawing<'_> {
             self.write(format_args!(
                 "<text class=\"gap-label\" x=\"{}\" y=\"{}\" text-anchor=\"{anchor}\">{line}</text>",
                 px(x),
-                px(self.y + 14.0 + i as f64 * 13.0)
+                px(self.y + 20.0 + i as f64 * 13.0)
             ));
         }
     }
