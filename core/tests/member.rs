@@ -116,6 +116,25 @@ fn two_slow_follower_disks_do_not_depose_the_leader() {
     assert!(matches!(c.reply(leader, id), Some(Ok(_))));
 }
 
+/// Under load an append carries entries and a newer commit index at once. That is no vote: what the
+/// follower says to heartbeats must not wait for its disk.
+#[test]
+fn a_slow_follower_answers_heartbeats_while_the_commit_index_moves() {
+    let mut c = three();
+    c.bursts = true;
+    let leader = c.elect();
+    let [slow, other] = c.followers()[..] else { panic!() };
+    c.nodes.get_mut(&slow).unwrap().log_stalled = true;
+    // The other's acknowledgement of `a` and its forwarded `b` reach the leader in one burst.
+    c.submit(other, put("b", "v"));
+    c.submit(leader, put("a", "v"));
+    c.poll(leader);
+    c.deliver();
+    c.kill(other);
+    c.ms(5_000);
+    assert_eq!(c.leader(), Some(leader));
+}
+
 #[test]
 fn an_isolated_leader_serves_no_linearizable_read() {
     let mut c = three();

@@ -90,6 +90,8 @@ pub struct RaftNode {
     durable_ready: u64,
     /// The newest `Ready` with a term or vote change.
     vote_ready: u64,
+    /// Term and vote as of the newest `Ready`.
+    vote: (u64, u64),
     /// Coupled: how far the `Ready`s taken so far allow applying.
     ready_committed: u64,
     /// A `Ready` with a snapshot, being installed: nothing else is taken meanwhile.
@@ -120,6 +122,7 @@ impl RaftNode {
         now: Instant,
     ) -> Self {
         let commit = restart.hard_state.commit;
+        let vote = (restart.hard_state.term, restart.hard_state.vote);
         let storage = LogStorage::new(
             restart.offset,
             restart.entries,
@@ -160,6 +163,7 @@ impl RaftNode {
             last_ready: 0,
             durable_ready: 0,
             vote_ready: 0,
+            vote,
             ready_committed: commit.min(restart.applied),
             installing: None,
             next_tick: now + Duration::from_nanos(phase),
@@ -292,7 +296,9 @@ impl RaftNode {
         let mut ready = self.raw.ready();
         self.last_ready = ready.number();
         if let Some(hs) = ready.hs() {
-            if ready.must_sync() {
+            // Entries alone must be synced too: `must_sync` does not tell the two apart.
+            if (hs.term, hs.vote) != self.vote {
+                self.vote = (hs.term, hs.vote);
                 self.vote_ready = ready.number();
             }
             self.batch.hard_state = Some(hs.clone());

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use detkv_core::api::{Request, RequestId, Response, StreamId, WatchMessage};
+use detkv_core::mvcc::BackendJob;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::Frame;
 use detkv_core::{
@@ -125,6 +126,12 @@ pub struct Node {
     /// Log syncs are reported only when this is false.
     pub log_stalled: bool,
     unreported: Option<Ticket>,
+    /// Backend jobs wait while this is true.
+    pub jobs_stalled: bool,
+    jobs: VecDeque<(Ticket, BackendJob)>,
+    /// Actions of the snapshot lane wait while this is true.
+    pub snapshot_lane_stalled: bool,
+    snapshot_lane: Vec<DiskOp>,
     pub replies: Vec<(RequestId, Result<Response, ApiError>)>,
     pub watch: Vec<(StreamId, WatchMessage)>,
     pub halt: Option<Halt>,
@@ -134,6 +141,11 @@ pub struct Cluster {
     pub now: Instant,
     pub nodes: BTreeMap<MemberId, Node>,
     wire: VecDeque<(MemberId, MemberId, Frame)>,
+    /// All frames for a member that are on the wire reach it in one burst.
+    pub bursts: bool,
+    /// Snapshot chunks and what belongs to them wait in `held` while this is true.
+    pub hold_snapshots: bool,
+    held: Vec<(MemberId, MemberId, Frame)>,
     /// Nodes that nothing reaches and that reach nobody.
     pub isolated: BTreeSet<MemberId>,
     seed: u64,
@@ -159,6 +171,9 @@ impl Cluster {
             now: Instant { ns: 1 },
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
+            bursts: false,
+            hold_snapshots: false,
+            held: Vec::new(),
             isolated: BTreeSet::new(),
             seed,
             next_request: 0,
@@ -175,6 +190,10 @@ impl Cluster {
                 config,
                 log_stalled: false,
                 unreported: None,
+                jobs_stalled: false,
+                jobs: VecDeque::new(),
+                snapshot_lane_stalled: false,
+                snapshot_lane: Vec::new(),
                 replies: Vec::new(),
                 watch: Vec::new(),
                 halt: None,
@@ -213,6 +232,8 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).unwrap();
         node.member = None;
         node.unreported = None;
+        node.jobs.clear();
+        node.snapshot_lane.clear();
         for other in self.nodes.keys().copied().filter(|o| *o != id).collect::<Vec<_>>() {
             self.input(other, Input::PeerDown { peer: id });
         }
@@ -222,7 +243,8 @@ impl Cluster {
         self.nodes[&id].member.as_ref().expect("the node is up")
     }
 
-    fn input(&mut self, id: MemberId, input: Input) {
+    /// One thing happens to a member; what comes of it comes at the next `poll`.
+    pub fn input(&mut self, id: MemberId, input: Input) {
         let now = self.now;
         self.steps += 1;
         if let Some(member) = &mut self.nodes.get_mut(&id).unwrap().member {
@@ -231,13 +253,18 @@ impl Cluster {
     }
 
     /// Polls until the member has nothing more to do at this instant.
-    fn poll(&mut self, id: MemberId) {
+    pub fn poll(&mut self, id: MemberId) {
         loop {
             let node = self.nodes.get_mut(&id).unwrap();
             let Some(member) = &mut node.member else { return };
             let mut out = Outputs::default();
             member.poll(self.now, &mut out);
-            let mut again = perform(&node.disk, Lane::Snapshot, &out.snapshot, member, self.now);
+            node.snapshot_lane.append(&mut out.snapshot);
+            let mut again = false;
+            if !node.snapshot_lane_stalled {
+                let ops = std::mem::take(&mut node.snapshot_lane);
+                again = perform(&node.disk, Lane::Snapshot, &ops, member, self.now);
+            }
             for op in &out.log {
                 node.disk.perform(&op.action);
                 node.unreported = Some(op.ticket);
@@ -248,9 +275,12 @@ impl Cluster {
                 member.handle(self.now, Input::Synced { lane: Lane::Log, up_to });
                 again = true;
             }
-            for (ticket, job) in out.jobs {
-                member.handle(self.now, Input::JobDone { ticket, done: job.run() });
-                again = true;
+            node.jobs.extend(out.jobs);
+            if !node.jobs_stalled {
+                for (ticket, job) in std::mem::take(&mut node.jobs) {
+                    member.handle(self.now, Input::JobDone { ticket, done: job.run() });
+                    again = true;
+                }
             }
             node.replies.append(&mut out.replies);
             node.watch.append(&mut out.watch);
@@ -266,13 +296,43 @@ impl Cluster {
         }
     }
 
-    fn deliver(&mut self) {
-        while let Some((from, to, frame)) = self.wire.pop_front() {
-            if self.isolated.contains(&from) || self.isolated.contains(&to) {
-                continue;
+    /// Runs the oldest backend job of a member whose jobs are stalled.
+    pub fn run_job(&mut self, id: MemberId) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        if let Some((ticket, job)) = node.jobs.pop_front() {
+            let done = job.run();
+            self.input(id, Input::JobDone { ticket, done });
+            self.poll(id);
+        }
+    }
+
+    pub fn release_snapshots(&mut self) {
+        self.hold_snapshots = false;
+        self.wire.extend(std::mem::take(&mut self.held));
+        self.deliver();
+    }
+
+    pub fn holds_snapshots(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    pub fn deliver(&mut self) {
+        while !self.wire.is_empty() {
+            let count = if self.bursts { self.wire.len() } else { 1 };
+            let frames: Vec<_> = self.wire.drain(..count).collect();
+            let mut reached = BTreeSet::new();
+            for (from, to, frame) in frames {
+                if self.isolated.contains(&from) || self.isolated.contains(&to) {
+                    continue;
+                }
+                if self.hold_snapshots && is_snapshot(&frame) {
+                    self.held.push((from, to, frame));
+                    continue;
+                }
+                self.input(to, Input::Peer { from, frame });
+                reached.insert(to);
             }
-            self.input(to, Input::Peer { from, frame });
-            self.poll(to);
+            reached.into_iter().for_each(|to| self.poll(to));
         }
     }
 
@@ -326,10 +386,16 @@ impl Cluster {
         self.nodes.keys().copied().filter(|id| Some(*id) != leader).collect()
     }
 
-    pub fn send(&mut self, to: MemberId, request: Request) -> RequestId {
+    /// A request that is handled in the member's next burst.
+    pub fn submit(&mut self, to: MemberId, request: Request) -> RequestId {
         self.next_request += 1;
         let id = RequestId(self.next_request);
         self.input(to, Input::Request { id, request });
+        id
+    }
+
+    pub fn send(&mut self, to: MemberId, request: Request) -> RequestId {
+        let id = self.submit(to, request);
         self.poll(to);
         self.deliver();
         id
@@ -382,6 +448,14 @@ impl Cluster {
             self.nodes.values().filter_map(|n| Some(n.member.as_ref()?.state_hash())).collect();
         assert_eq!(hashes.len(), 1, "members differ: {hashes:?}");
     }
+}
+
+fn is_snapshot(frame: &Frame) -> bool {
+    use detkv_core::pb::peer::frame::Body;
+    matches!(
+        frame.body,
+        Some(Body::SnapshotHeader(_) | Body::SnapshotChunk(_) | Body::SnapshotEnd(_))
+    )
 }
 
 fn perform(disk: &MemDisk, lane: Lane, ops: &[DiskOp], member: &mut Member, now: Instant) -> bool {
