@@ -249,3 +249,20 @@ fn a_lease_expires_once_and_takes_its_keys() {
     assert_eq!((r.ttl, r.granted_ttl), (-1, 0));
     c.assert_converged();
 }
+
+/// prost gives up at 100 levels; a txn that deep would be in the log of every member for good.
+#[test]
+fn a_txn_nested_too_deep_for_the_log_is_refused() {
+    let mut c = three();
+    let leader = c.elect();
+    let nested = (0..60).fold(pb::TxnRequest::default(), |inner, _| {
+        let request = Some(pb::request_op::Request::RequestTxn(inner));
+        pb::TxnRequest { success: vec![pb::RequestOp { request }], ..Default::default() }
+    });
+    for id in [leader, c.followers()[0]] {
+        let refused = c.call(id, Request::Txn(nested.clone()));
+        assert!(matches!(refused, Err(ApiError::InvalidArgument(_))), "{refused:?}");
+    }
+    c.put(leader, "k", "v");
+    c.assert_converged();
+}

@@ -1,5 +1,6 @@
 //! A client's request: checked, then proposed, forwarded to the leader, or read.
 
+use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::EntryType;
 
@@ -33,6 +34,13 @@ pub enum ReadWhat {
     },
     /// A question about a lease that only a leader of the current term may answer.
     Lease(LeaseAsk),
+}
+
+/// Whether an operation of the txn is a txn.
+fn nests(txn: &pb::TxnRequest) -> bool {
+    use pb::request_op::Request as Op;
+    let mut ops = txn.success.iter().chain(&txn.failure);
+    ops.any(|op| matches!(op.request, Some(Op::RequestTxn(_))))
 }
 
 impl Member {
@@ -142,14 +150,21 @@ impl Member {
         if self.is_overloaded() {
             return Err(ApiError::TooManyRequests);
         }
-        let data = request.encode_to_vec();
+        let data = Bytes::from(request.encode_to_vec());
         if data.len() > self.config.request_bytes_max {
             return Err(ApiError::RequestTooLarge);
+        }
+        // In the log it lies one level deeper than it came, and the decoder's depth is bounded:
+        // an entry that cannot be decoded would halt every member, for good.
+        if request.txn.as_ref().is_some_and(nests)
+            && pb::InternalRaftRequest::decode(data.clone()).is_err()
+        {
+            return Err(ApiError::InvalidArgument("txn is nested too deep".to_owned()));
         }
         let proposal = Proposal {
             client,
             started: self.now,
-            data: data.into(),
+            data,
             place: Place::Queued,
             physical,
         };
