@@ -266,3 +266,10 @@ fn a_txn_nested_too_deep_for_the_log_is_refused() {
     c.put(leader, "k", "v");
     c.assert_converged();
 }
+
+#[test]
+fn a_member_that_cannot_publish_itself_goes_on() {
+    let mut c = Cluster::with(1, 1, |config| config.request_bytes_max = 8);
+    let leader = c.elect();
+    assert_eq!(c.get(leader, "k"), None);
+}

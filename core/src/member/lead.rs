@@ -114,8 +114,8 @@ impl Member {
                 cluster_member_attr_set: Some(set),
                 ..Default::default()
             };
-            self.lead.publishing = self.propose(None, request, false).ok();
-            sent = true;
+            self.lead.publishing = self.propose_own(request);
+            sent |= self.lead.publishing.is_some();
         }
         let done = self.lead.versioning.is_none_or(|id| self.pending.get(id).is_none());
         if done && self.lead.term_started && self.cluster.version().is_none() {
@@ -123,12 +123,18 @@ impl Member {
             let set = membershippb::ClusterVersionSetRequest { ver };
             let request =
                 pb::InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() };
-            self.lead.versioning = self.propose(None, request, false).ok();
-            sent = true;
+            self.lead.versioning = self.propose_own(request);
+            sent |= self.lead.versioning.is_some();
         }
         self.lead.introduced =
             self.cluster.version().is_some() && self.cluster.is_published(&self.config);
         sent
+    }
+
+    /// `None` when it was refused (the member is overloaded): tried again in the next burst.
+    fn propose_own(&mut self, request: pb::InternalRaftRequest) -> Option<u64> {
+        let id = self.propose(None, request, false).ok()?;
+        self.pending.get(id).is_some().then_some(id)
     }
 
     /// A restarted member publishes only after it has applied what the log already says of it.
