@@ -273,3 +273,34 @@ fn a_member_that_cannot_publish_itself_goes_on() {
     let leader = c.elect();
     assert_eq!(c.get(leader, "k"), None);
 }
+
+#[test]
+fn a_member_that_never_saw_a_quorum_can_be_stopped() {
+    let mut c = three();
+    let [lonely, a, b] = [1, 2, 3].map(detkv_core::MemberId);
+    c.kill(a);
+    c.kill(b);
+    c.input(lonely, Input::Stop);
+    c.ms(2_000);
+    assert_eq!(c.nodes[&lonely].halt, Some(Halt::Stopped));
+}
+
+#[test]
+fn a_planned_stop_ends_although_entries_keep_coming() {
+    let mut c = three();
+    let leader = c.elect();
+    let stopping = c.followers()[0];
+    c.nodes.get_mut(&stopping).unwrap().jobs_stalled = true;
+    c.put(leader, "k", "v");
+    c.input(stopping, Input::Stop);
+    for _ in 0..20 {
+        c.put(leader, "k", "v");
+        c.run_job(stopping);
+        c.ms(10);
+    }
+    assert_eq!(c.nodes[&stopping].halt, Some(Halt::Stopped));
+    c.nodes.get_mut(&stopping).unwrap().jobs_stalled = false;
+    c.start(stopping);
+    c.ms(500);
+    c.assert_converged();
+}

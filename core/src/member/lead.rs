@@ -32,6 +32,8 @@ pub struct Lead {
     pub introduced: bool,
     /// A planned stop began.
     pub stopping: Option<Instant>,
+    /// Applied when nothing was left to hand over: the stop makes it durable.
+    last_applied: Option<u64>,
 }
 
 impl Lead {
@@ -49,6 +51,7 @@ impl Lead {
             versioning: None,
             introduced: false,
             stopping: None,
+            last_applied: None,
         }
     }
 }
@@ -224,16 +227,24 @@ impl Member {
         }
     }
 
-    /// Leadership gone (or nobody to take it), everything durable: over.
+    /// Leadership gone (or nobody to take it), everything applied by then durable: over.
+    ///
+    /// A follower goes on getting entries; it does not wait for the leader to fall silent.
     pub(super) fn maybe_finish_stop(&mut self) {
         let Some(since) = self.lead.stopping else { return };
-        let leads = self.node.is_leader() && self.node.is_transferring();
-        if leads && self.now < since + self.config.election {
+        let leads = self.node.is_leader();
+        if leads && self.node.is_transferring() && self.now < since + self.config.election {
             return;
         }
         self.store.request_immediate();
+        let last = *self.lead.last_applied.get_or_insert(self.applied);
         // A quorum of one commits nothing without its own disk, so an idle WAL says all is applied.
-        if self.node.is_wal_idle() && self.jobs_under_way == 0 && self.store.is_durable() {
+        let is_durable = if leads {
+            self.node.is_wal_idle() && self.store.is_durable()
+        } else {
+            self.store.durable_index() >= last
+        };
+        if is_durable && self.jobs_under_way == 0 {
             self.halt = Some(Halt::Stopped);
         }
     }

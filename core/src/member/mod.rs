@@ -308,10 +308,10 @@ impl Member {
         if self.halt.is_none() {
             self.drive_install();
             self.send_snapshots(&mut out.snapshot_frames);
+            self.maybe_finish_stop();
             self.poll_jobs();
             let header = self.header();
             self.watches.poll(self.now, &self.reader, &header, &mut out.watch);
-            self.maybe_finish_stop();
         }
         self.hand_out(out);
     }
@@ -354,7 +354,7 @@ impl Member {
 
     fn poll_jobs(&mut self) {
         // While a received snapshot takes the store's place its own batches stop (rules 12).
-        if self.node.is_installing() {
+        if self.node.is_installing() || self.halt.is_some() {
             return;
         }
         if let Some(job) = self.store.poll(self.now, self.node.persisted_index()) {

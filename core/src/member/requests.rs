@@ -213,7 +213,8 @@ impl Member {
 
     /// A follower's client asks through us. At most once: never forwarded again (rules 8).
     pub(super) fn handle_forward(&mut self, from: MemberId, forward: peer::Forward) {
-        let refusal = if !self.node.is_leader() || forward.conf_change {
+        let leads = self.node.is_leader() && self.lead.stopping.is_none();
+        let refusal = if !leads || forward.conf_change {
             Some(Refusal::NotLeader)
         } else if self.is_overloaded() {
             Some(Refusal::TooManyRequests)
