@@ -5,9 +5,33 @@ mod support;
 use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
-use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::{ApiError, Halt, Input, Profile};
+use detkv_core::pb::{etcdserverpb as pb, peer};
+use detkv_core::{ApiError, Halt, Input, MemberId, Profile};
 use support::{Cluster, put};
+
+/// A cluster whose log is soon too short for whoever was away.
+fn short_log(profile: Profile) -> Cluster {
+    Cluster::with(3, 5, |config| {
+        config.profile = profile;
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    })
+}
+
+/// Kills a follower, writes past the end of the log, and starts it again. Returns leader, follower.
+fn fall_behind(c: &mut Cluster) -> (MemberId, MemberId) {
+    let leader = c.elect();
+    let behind = c.followers()[0];
+    c.kill(behind);
+    for i in 0..4 {
+        for k in 0..30 {
+            c.put(leader, &format!("k{k}"), &i.to_string());
+        }
+        c.run(Duration::from_millis(1_200));
+    }
+    c.start(behind);
+    (leader, behind)
+}
 
 fn three() -> Cluster {
     Cluster::new(3, Profile::Decoupled, 7)
@@ -20,7 +44,7 @@ fn a_put_is_readable_on_every_member() {
     assert_eq!(c.put(leader, "k", "v1"), 2);
     let follower = c.followers()[0];
     assert_eq!(c.put(follower, "k", "v2"), 3);
-    for id in [1, 2, 3].map(detkv_core::MemberId) {
+    for id in [1, 2, 3].map(MemberId) {
         assert_eq!(c.get(id, "k").as_deref(), Some("v2"));
     }
     c.assert_converged();
@@ -277,7 +301,7 @@ fn a_member_that_cannot_publish_itself_goes_on() {
 #[test]
 fn a_member_that_never_saw_a_quorum_can_be_stopped() {
     let mut c = three();
-    let [lonely, a, b] = [1, 2, 3].map(detkv_core::MemberId);
+    let [lonely, a, b] = [1, 2, 3].map(MemberId);
     c.kill(a);
     c.kill(b);
     c.input(lonely, Input::Stop);
@@ -302,5 +326,39 @@ fn a_planned_stop_ends_although_entries_keep_coming() {
     c.nodes.get_mut(&stopping).unwrap().jobs_stalled = false;
     c.start(stopping);
     c.ms(500);
+    c.assert_converged();
+}
+
+/// Raft has the snapshot, but a coupled loop takes nothing out of it before the sync is over.
+#[test]
+fn a_coupled_member_installs_a_snapshot_that_came_during_a_sync() {
+    let mut c = short_log(Profile::Coupled);
+    c.hold_snapshots = true;
+    let (leader, behind) = fall_behind(&mut c);
+    c.ms(3_000);
+    assert!(c.holds_snapshots());
+    c.nodes.get_mut(&behind).unwrap().log_stalled = true;
+    // An append from before, late.
+    let status = c.member(behind).status();
+    let entry = peer::Entry { term: status.term, index: status.last_index + 1, ..Default::default() };
+    let append = peer::RaftMessage {
+        msg_type: 3,
+        from: leader.0,
+        to: behind.0,
+        term: status.term,
+        log_term: status.term,
+        index: status.last_index,
+        entries: vec![entry],
+        ..Default::default()
+    };
+    let frame = peer::Frame { body: Some(peer::frame::Body::Raft(append)) };
+    c.input(behind, Input::Peer { from: leader, frame });
+    c.poll(behind);
+    c.release_snapshots();
+    c.ms(500);
+    c.nodes.get_mut(&behind).unwrap().log_stalled = false;
+    c.poll(behind);
+    c.ms(1_000);
+    assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
     c.assert_converged();
 }

@@ -413,6 +413,11 @@ impl RaftNode {
         self.profile == Profile::Coupled && self.in_flight.is_some()
     }
 
+    /// Raft accepted a snapshot that no `Ready` has brought out yet.
+    pub fn has_snapshot(&self) -> bool {
+        self.raw.snap().is_some()
+    }
+
     pub fn is_installing(&self) -> bool {
         self.installing.is_some()
     }

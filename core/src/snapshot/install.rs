@@ -70,6 +70,8 @@ impl Member {
     /// After every burst: refused snapshots are dropped, drained lanes let the install go on.
     pub(crate) fn drive_install(&mut self) {
         match self.snapshots.install.as_ref().map(|i| &i.stage) {
+            // A coupled loop takes it out of Raft only after the sync in flight.
+            Some(Stage::Offered) if self.node.has_snapshot() => {}
             Some(Stage::Offered) => {
                 // Raft had it already, or a newer leader spoke: nothing to install.
                 let install = self.snapshots.install.take().expect("matched above");
