@@ -15,7 +15,7 @@ use crate::member::{Member, Parts};
 use crate::mvcc::{DB_PATH, Store, StoreOptions};
 use crate::pb::raftpb;
 use crate::raft::{RaftNode, Restart, conf_state_from_pb};
-use crate::snapshot::{RECEIVING_PATH, received_path};
+use crate::snapshot::{RECEIVING_PREFIX, received_path};
 use crate::time::Instant;
 use crate::wal::{Recovered, SNAP_DIR, Wal, WalMetadata, WalRecovery, WalStep};
 
@@ -153,7 +153,7 @@ impl Recovery {
         for name in names {
             let path = format!("{SNAP_DIR}/{name}");
             let stale = name.ends_with(".snap.db") && Some(&path) != kept.as_ref();
-            if stale || name.ends_with(".snap.tmp") || path == RECEIVING_PATH {
+            if stale || name.ends_with(".snap.tmp") || name.starts_with(RECEIVING_PREFIX) {
                 self.lane.push(DiskAction::Remove { path });
             }
         }

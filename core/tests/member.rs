@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::{etcdserverpb as pb, peer};
-use detkv_core::{ApiError, Halt, Input, MemberId, Profile};
+use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Profile};
 use support::{Cluster, put};
 
 /// A cluster whose log is soon too short for whoever was away.
@@ -340,7 +340,8 @@ fn a_coupled_member_installs_a_snapshot_that_came_during_a_sync() {
     c.nodes.get_mut(&behind).unwrap().log_stalled = true;
     // An append from before, late.
     let status = c.member(behind).status();
-    let entry = peer::Entry { term: status.term, index: status.last_index + 1, ..Default::default() };
+    let entry =
+        peer::Entry { term: status.term, index: status.last_index + 1, ..Default::default() };
     let append = peer::RaftMessage {
         msg_type: 3,
         from: leader.0,
@@ -360,5 +361,46 @@ fn a_coupled_member_installs_a_snapshot_that_came_during_a_sync() {
     c.poll(behind);
     c.ms(1_000);
     assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
+    c.assert_converged();
+}
+
+/// The backend lane of the receiver is so slow that the sender gives up and begins again, and the
+/// snapshot lane still has the removal of the first file before it when the second is complete.
+#[test]
+fn a_snapshot_sent_again_does_not_meet_what_is_left_of_the_first() {
+    let mut c = short_log(Profile::Decoupled);
+    c.hold_snapshots = true;
+    let (leader, behind) = fall_behind(&mut c);
+    c.ms(1_000);
+    let node = c.nodes.get_mut(&behind).unwrap();
+    (node.jobs_stalled, node.snapshot_lane_stalled) = (true, true);
+    c.release_snapshots();
+    c.ms(31_500);
+    assert_eq!(c.member(leader).metrics().snapshots_sent_total.load(), 0);
+    c.nodes.get_mut(&behind).unwrap().jobs_stalled = false;
+    c.poll(behind);
+    c.ms(500);
+    c.nodes.get_mut(&behind).unwrap().snapshot_lane_stalled = false;
+    c.poll(behind);
+    c.ms(2_000);
+    assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
+    c.assert_converged();
+    let left = c.nodes[&behind].disk.list("member/snap").unwrap();
+    assert!(left.iter().all(|name| !name.starts_with("receiving")), "{left:?}");
+}
+
+#[test]
+fn a_complete_snapshot_waits_for_a_slow_disk_without_spinning() {
+    let mut c = short_log(Profile::Decoupled);
+    c.hold_snapshots = true;
+    let (leader, behind) = fall_behind(&mut c);
+    c.ms(1_000);
+    c.nodes.get_mut(&behind).unwrap().jobs_stalled = true;
+    c.release_snapshots();
+    c.kill(leader);
+    c.ms(40_000);
+    c.nodes.get_mut(&behind).unwrap().jobs_stalled = false;
+    c.start(leader);
+    c.ms(3_000);
     c.assert_converged();
 }

@@ -372,6 +372,7 @@ fn a_snapshot_is_what_was_in_the_file_when_it_was_pinned_and_installs_elsewhere(
     let stale_job = target.poll(now + Duration::from_secs(9), 1);
     let stale_job = stale_job.or_else(|| target.poll(now + Duration::from_secs(19), 1));
     let receiver = SnapshotReceiver::create(receiver_files.clone(), "tmp").expect("a receiver");
+    let path = "tmp".to_owned();
     let mut chunks = 0;
     loop {
         let rows = pin.next_rows(4096).expect("rows");
@@ -380,11 +381,12 @@ fn a_snapshot_is_what_was_in_the_file_when_it_was_pinned_and_installs_elsewhere(
         }
         chunks += 1;
         let done = receiver.write_rows(rows).run();
-        assert_eq!(target.handle_done(now, done), Ok(vec![StoreEvent::ReceivedChunk]));
+        let event = StoreEvent::ReceivedChunk { path: path.clone() };
+        assert_eq!(target.handle_done(now, done), Ok(vec![event]));
     }
     assert!(chunks > 5, "{chunks}");
     let done = receiver.finish().run();
-    assert_eq!(target.handle_done(now, done), Ok(vec![StoreEvent::ReceivedAll]));
+    assert_eq!(target.handle_done(now, done), Ok(vec![StoreEvent::ReceivedAll { path }]));
     let crashed = receiver_files.crash(Loss::Everything);
     let mut received = Store::open(crashed, "tmp", options()).expect("durable");
     assert_eq!(received.state_hash(), hash);

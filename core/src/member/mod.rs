@@ -289,8 +289,8 @@ impl Member {
                 let fields = vec![("compact-revision", revision.to_string())];
                 self.log(Level::Info, "finished scheduled compaction", fields);
             }
-            StoreEvent::ReceivedChunk => self.on_received_chunk(),
-            StoreEvent::ReceivedAll => self.on_received_all(),
+            StoreEvent::ReceivedChunk { path } => self.on_received_chunk(&path),
+            StoreEvent::ReceivedAll { path } => self.on_received_all(&path),
         }
     }
 
@@ -309,6 +309,7 @@ impl Member {
             self.drive_install();
             self.send_snapshots(&mut out.snapshot_frames);
             self.maybe_finish_stop();
+            self.remove_abandoned();
             self.poll_jobs();
             let header = self.header();
             self.watches.poll(self.now, &self.reader, &header, &mut out.watch);

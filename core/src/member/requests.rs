@@ -161,13 +161,7 @@ impl Member {
         {
             return Err(ApiError::InvalidArgument("txn is nested too deep".to_owned()));
         }
-        let proposal = Proposal {
-            client,
-            started: self.now,
-            data,
-            place: Place::Queued,
-            physical,
-        };
+        let proposal = Proposal { client, started: self.now, data, place: Place::Queued, physical };
         self.pending.insert(id, proposal);
         self.dispatch();
         Ok(id)

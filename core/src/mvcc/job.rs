@@ -65,9 +65,14 @@ pub struct JobDone {
 
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Committed { index: Option<u64>, immediate: bool, purpose: Purpose },
-    ReceivedChunk,
-    ReceivedAll,
+    Committed {
+        index: Option<u64>,
+        immediate: bool,
+        purpose: Purpose,
+    },
+    /// Path of the receiver's file.
+    ReceivedChunk(String),
+    ReceivedAll(String),
 }
 
 impl JobDone {

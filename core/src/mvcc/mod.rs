@@ -115,10 +115,10 @@ pub enum StoreEvent {
     Durable { index: u64 },
     /// All rows of a compaction are gone from the file.
     CompactionFinished { revision: i64 },
-    /// A chunk of a received snapshot was written.
-    ReceivedChunk,
+    /// A chunk of a received snapshot was written to its temporary file.
+    ReceivedChunk { path: String },
     /// The received snapshot is durable in its temporary file.
-    ReceivedAll,
+    ReceivedAll { path: String },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -179,8 +179,8 @@ impl Store {
     pub fn handle_done(&mut self, now: Instant, done: JobDone) -> Result<Vec<StoreEvent>, Halt> {
         let outcome = done.outcome.map_err(Halt::Backend)?;
         let (index, immediate, purpose) = match outcome {
-            Outcome::ReceivedChunk => return Ok(vec![StoreEvent::ReceivedChunk]),
-            Outcome::ReceivedAll => return Ok(vec![StoreEvent::ReceivedAll]),
+            Outcome::ReceivedChunk(path) => return Ok(vec![StoreEvent::ReceivedChunk { path }]),
+            Outcome::ReceivedAll(path) => return Ok(vec![StoreEvent::ReceivedAll { path }]),
             Outcome::Committed { index, immediate, purpose } => (index, immediate, purpose),
         };
         if done.epoch != Some(self.schedule.epoch) {

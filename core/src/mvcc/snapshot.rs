@@ -153,10 +153,10 @@ impl Receive {
         *backend.usage.lock() = usage;
         if self.rows.is_some() {
             *slot = Some(backend);
-            Ok(Outcome::ReceivedChunk)
+            Ok(Outcome::ReceivedChunk(self.target.path.clone()))
         } else {
             backend.db.close()?;
-            Ok(Outcome::ReceivedAll)
+            Ok(Outcome::ReceivedAll(self.target.path.clone()))
         }
     }
 }

@@ -9,7 +9,7 @@
 
 use raft::eraftpb::Snapshot;
 
-use super::{RECEIVING_PATH, received_path};
+use super::received_path;
 use crate::event::{DiskAction, Level, MemberId, Ticket};
 use crate::member::Member;
 use crate::mvcc::DB_PATH;
@@ -22,6 +22,8 @@ pub struct Install {
     from: MemberId,
     snapshot_id: u64,
     index: u64,
+    /// The temporary file with the rows.
+    path: String,
     stage: Stage,
 }
 
@@ -46,8 +48,8 @@ enum Stage {
 }
 
 impl Install {
-    pub fn offered(from: MemberId, snapshot_id: u64, index: u64) -> Self {
-        Self { from, snapshot_id, index, stage: Stage::Offered }
+    pub fn offered(from: MemberId, snapshot_id: u64, index: u64, path: String) -> Self {
+        Self { from, snapshot_id, index, path, stage: Stage::Offered }
     }
 }
 
@@ -75,8 +77,7 @@ impl Member {
             Some(Stage::Offered) => {
                 // Raft had it already, or a newer leader spoke: nothing to install.
                 let install = self.snapshots.install.take().expect("matched above");
-                let path = RECEIVING_PATH.to_owned();
-                self.snapshot_lane.push(DiskAction::Remove { path });
+                self.snapshots.abandoned.push(install.path);
                 self.ack_done(install.from, install.snapshot_id);
             }
             Some(Stage::Draining(_))
@@ -93,7 +94,8 @@ impl Member {
         let Stage::Draining(metadata) = &install.stage else { unreachable!("checked by caller") };
         let metadata = metadata.clone();
         let to = received_path(install.index);
-        self.snapshot_lane.push(DiskAction::Rename { from: RECEIVING_PATH.to_owned(), to });
+        let from = install.path.clone();
+        self.snapshot_lane.push(DiskAction::Rename { from, to });
         let (name, ticket) = self.write_snap_file(&metadata);
         let install = self.snapshots.install.as_mut().expect("an install is under way");
         install.stage = Stage::Files { ticket, name, metadata };

@@ -26,8 +26,14 @@ pub fn received_path(index: u64) -> String {
     format!("{}/{index:016x}.snap.db", crate::wal::SNAP_DIR)
 }
 
-/// Where rows of a snapshot under way go.
-pub const RECEIVING_PATH: &str = "member/snap/receiving.tmp";
+/// Names of the files that rows of a snapshot under way go to begin so.
+pub const RECEIVING_PREFIX: &str = "receiving-";
+
+/// Where the rows of the `n`th transfer since open go. Each has its own: jobs of one that was given
+/// up, and the removal of its file, may still be queued when the next begins.
+fn receiving_path(n: u64) -> String {
+    format!("{}/{RECEIVING_PREFIX}{n}.tmp", crate::wal::SNAP_DIR)
+}
 
 #[derive(Debug)]
 pub struct Snapshots {
@@ -41,6 +47,9 @@ pub struct Snapshots {
     pinned: BTreeMap<MemberId, send::Pinned>,
     sending: BTreeMap<MemberId, send::Sending>,
     receiving: Option<receive::Receiving>,
+    receivings: u64,
+    /// Files of transfers that were given up: removed when no job can make them again.
+    abandoned: Vec<String>,
     install: Option<install::Install>,
 }
 
@@ -55,6 +64,8 @@ impl Snapshots {
             pinned: BTreeMap::new(),
             sending: BTreeMap::new(),
             receiving: None,
+            receivings: 0,
+            abandoned: Vec::new(),
             install: None,
         }
     }
@@ -62,7 +73,8 @@ impl Snapshots {
     pub fn next_deadline(&self) -> Option<Instant> {
         let sending = self.sending.values().map(|s| s.last_progress);
         let pinned = self.pinned.values().map(|p| p.since);
-        let receiving = self.receiving.iter().map(|r| r.last_progress);
+        // One that is complete waits for this member's own disk, as long as that takes.
+        let receiving = self.receiving.iter().filter(|r| !r.finished).map(|r| r.last_progress);
         sending.chain(pinned).chain(receiving).min().map(|at| at + PATIENCE)
     }
 }

@@ -2,24 +2,27 @@
 //! durable does Raft hear of the snapshot.
 
 use crate::event::{DiskAction, Level, MemberId};
+use crate::limits;
 use crate::member::Member;
 use crate::mvcc::SnapshotReceiver;
 use crate::pb::peer::{self, Frame, frame::Body};
 use crate::raft::{conf_state_from_pb, message_from_pb};
 use crate::time::Instant;
 
-use super::RECEIVING_PATH;
+use super::install::Install;
+use super::receiving_path;
 use super::send::{chain_crc, rows_crc};
 
 #[derive(Debug)]
 pub struct Receiving {
     pub from: MemberId,
     pub header: peer::SnapshotHeader,
+    path: String,
     receiver: SnapshotReceiver,
     next: u64,
     written: u64,
     crc: u32,
-    finished: bool,
+    pub finished: bool,
     pub last_progress: Instant,
 }
 
@@ -37,7 +40,9 @@ impl Member {
             return self.ack_done(from, header.snapshot_id);
         }
         self.drop_receiving("replaced by a newer snapshot");
-        let receiver = match SnapshotReceiver::create(self.files.clone(), RECEIVING_PATH) {
+        self.snapshots.receivings += 1;
+        let path = receiving_path(self.snapshots.receivings);
+        let receiver = match SnapshotReceiver::create(self.files.clone(), &path) {
             Ok(receiver) => receiver,
             Err(halt) => {
                 self.halt = Some(halt);
@@ -49,6 +54,7 @@ impl Member {
         self.snapshots.receiving = Some(Receiving {
             from,
             header,
+            path,
             receiver,
             next: 0,
             written: 0,
@@ -71,6 +77,9 @@ impl Member {
         if chunk.sequence != r.next || rows_crc(&chunk.rows) != chunk.crc {
             return self.drop_receiving("a chunk was out of order or damaged");
         }
+        if r.next >= r.written + limits::SNAPSHOT_WINDOW_CHUNKS {
+            return self.drop_receiving("the sender went beyond its credit");
+        }
         r.next += 1;
         r.crc = chain_crc(r.crc, chunk.crc);
         r.last_progress = now;
@@ -88,8 +97,8 @@ impl Member {
         self.push_job(job);
     }
 
-    pub(crate) fn on_received_chunk(&mut self) {
-        let Some(r) = &mut self.snapshots.receiving else { return };
+    pub(crate) fn on_received_chunk(&mut self, path: &str) {
+        let Some(r) = self.snapshots.receiving.as_mut().filter(|r| r.path == path) else { return };
         r.written += 1;
         let ack = peer::SnapshotAck {
             snapshot_id: r.header.snapshot_id,
@@ -101,12 +110,13 @@ impl Member {
     }
 
     /// The temporary file is durable: now Raft may take the snapshot.
-    pub(crate) fn on_received_all(&mut self) {
-        let Some(r) = self.snapshots.receiving.take_if(|r| r.finished) else { return };
+    pub(crate) fn on_received_all(&mut self, path: &str) {
+        let Some(r) = self.snapshots.receiving.take_if(|r| r.path == path) else { return };
         let header = r.header;
         let conf_state = header.conf_state.unwrap_or_default();
         let message = header.message.and_then(message_from_pb);
         let Some(mut message) = message.filter(|m| m.from == r.from.0) else {
+            self.snapshots.abandoned.push(r.path);
             return self.ack_snapshot(r.from, header.snapshot_id, "malformed header");
         };
         let meta = message.mut_snapshot().mut_metadata();
@@ -118,7 +128,7 @@ impl Member {
             ..Default::default()
         }));
         self.snapshots.install =
-            Some(super::install::Install::offered(r.from, header.snapshot_id, header.index));
+            Some(Install::offered(r.from, header.snapshot_id, header.index, r.path));
         self.node.step(message);
     }
 
@@ -136,9 +146,17 @@ impl Member {
     fn drop_receiving(&mut self, why: &str) {
         let Some(r) = self.snapshots.receiving.take() else { return };
         self.ack_snapshot(r.from, r.header.snapshot_id, why);
-        self.snapshot_lane.push(DiskAction::Remove { path: RECEIVING_PATH.to_owned() });
+        self.snapshots.abandoned.push(r.path);
         let fields = vec![("from", r.from.to_string()), ("error", why.to_owned())];
         self.log(Level::Warn, "failed to receive database snapshot", fields);
+    }
+
+    pub(crate) fn remove_abandoned(&mut self) {
+        if self.jobs_under_way == 0 {
+            for path in std::mem::take(&mut self.snapshots.abandoned) {
+                self.snapshot_lane.push(DiskAction::Remove { path });
+            }
+        }
     }
 
     pub(crate) fn expire_receiving(&mut self, old: Instant) {
