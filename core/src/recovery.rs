@@ -17,7 +17,7 @@ use crate::pb::raftpb;
 use crate::raft::{RaftNode, Restart, conf_state_from_pb};
 use crate::snapshot::{RECEIVING_PREFIX, received_path};
 use crate::time::Instant;
-use crate::wal::{Recovered, SNAP_DIR, Wal, WalMetadata, WalRecovery, WalStep};
+use crate::wal::{Recovered, SNAP_DIR, Wal, WalMetadata, WalRecovery, WalStep, encode_snap};
 
 /// What the driver does next.
 #[derive(Debug)]
@@ -218,7 +218,7 @@ impl Recovery {
                 node,
                 store,
                 snapshot_index: offset.0,
-                snap_files: self.snap_files()?,
+                snap_files: self.snap_files(log.snapshot.as_ref())?,
             },
             now,
         );
@@ -240,12 +240,19 @@ impl Recovery {
         raftpb::ConfState { voters, ..Default::default() }
     }
 
-    /// Oldest first: names start with term and index in hex.
-    fn snap_files(&self) -> Result<Vec<String>, OpenError> {
+    /// Oldest first: names start with term and index in hex. What lies past `newest` belongs to no
+    /// record of the log (an install was cut short) and must not count as one to keep.
+    fn snap_files(
+        &self,
+        newest: Option<&raftpb::SnapshotMetadata>,
+    ) -> Result<Vec<String>, OpenError> {
+        let Some(newest) = newest.map(|metadata| encode_snap(metadata).0) else {
+            return Ok(Vec::new());
+        };
         let names = self
             .files
             .list(SNAP_DIR)
             .map_err(|e| OpenError::Io { path: SNAP_DIR.to_owned(), error: e.to_string() })?;
-        Ok(names.into_iter().filter(|n| n.ends_with(".snap")).collect())
+        Ok(names.into_iter().filter(|n| n.ends_with(".snap") && *n <= newest).collect())
     }
 }

@@ -404,3 +404,31 @@ fn a_complete_snapshot_waits_for_a_slow_disk_without_spinning() {
     c.ms(3_000);
     c.assert_converged();
 }
+
+/// Until the new snapshot record is durable, the log may end at any record before it: the snap
+/// file of that one must be there.
+#[test]
+fn an_old_snap_file_goes_only_after_the_record_of_the_new_one_is_durable() {
+    let mut c = Cluster::with(1, 1, |config| config.snapshot_count = 20);
+    let leader = c.elect();
+    let snaps = |c: &Cluster| {
+        let names = c.nodes[&leader].disk.list("member/snap").unwrap();
+        names.into_iter().filter(|name| name.ends_with(".snap")).count()
+    };
+    for _ in 0..4 {
+        for _ in 0..30 {
+            c.put(leader, "k", "v");
+        }
+        c.ms(1_200);
+    }
+    assert_eq!(snaps(&c), 2);
+    for _ in 0..30 {
+        c.put(leader, "k", "v");
+    }
+    c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+    c.ms(1_200);
+    assert_eq!(snaps(&c), 3);
+    c.nodes.get_mut(&leader).unwrap().log_stalled = false;
+    c.ms(200);
+    assert_eq!(snaps(&c), 2);
+}

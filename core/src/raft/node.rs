@@ -392,20 +392,23 @@ impl RaftNode {
     }
 
     /// A snap file for `index` is durable: note it in the WAL and let go of what lies before.
+    /// Returns the ticket that makes the note durable.
     pub fn on_snapshot_saved(
         &mut self,
         snapshot: &crate::pb::walpb::Snapshot,
         keep_from: u64,
         discard_to: u64,
-    ) {
+    ) -> Ticket {
         self.wal.append_snapshot(snapshot, &mut self.lane);
         self.wal.sync(&mut self.lane);
+        let recorded = self.lane.last();
         self.wal.release_to(keep_from, &mut self.lane);
         let log = &self.raw.raft.raft_log;
         let to = discard_to.min(log.applied);
         if to >= log.store.first() {
             self.raw.mut_store().discard_prefix(to);
         }
+        recorded
     }
 
     /// Coupled: the one loop waits for the WAL sync in flight (rules 1).

@@ -119,6 +119,7 @@ impl Member {
     }
 
     pub(crate) fn on_log_synced(&mut self, up_to: Ticket) {
+        self.remove_old_snap_files(up_to);
         let Some(install) = &mut self.snapshots.install else { return };
         if let Stage::Log { ticket, name } = &install.stage
             && *ticket <= up_to

@@ -15,7 +15,7 @@ mod send;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::event::MemberId;
+use crate::event::{MemberId, Ticket};
 use crate::time::Instant;
 
 /// A transfer that makes no progress for this long is given up.
@@ -41,7 +41,10 @@ pub struct Snapshots {
     pub saved_index: u64,
     /// Index of the last applied configuration change.
     pub last_conf_index: u64,
+    /// Oldest first.
     snap_files: Vec<String>,
+    /// The newest snapshot record is durable with this ticket of the log lane.
+    recorded: Ticket,
     saving: Option<save::Saving>,
     next_id: u64,
     pinned: BTreeMap<MemberId, send::Pinned>,
@@ -59,6 +62,7 @@ impl Snapshots {
             saved_index,
             last_conf_index: 0,
             snap_files,
+            recorded: Ticket(0),
             saving: None,
             next_id: 0,
             pinned: BTreeMap::new(),

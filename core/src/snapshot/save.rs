@@ -14,7 +14,7 @@ pub struct Saving {
     metadata: raftpb::SnapshotMetadata,
 }
 
-/// Snap files kept: the WAL may still name the one before the newest as its last durable record.
+/// Snap files kept: should the newest be damaged, the one before it may do.
 const SNAP_FILES_KEPT: usize = 2;
 
 impl Member {
@@ -65,18 +65,28 @@ impl Member {
         let keep = self.config.snapshot_catchup_entries;
         let over = self.node.store().bytes() > limits::LOG_BYTES_MAX;
         let discard_to = if over { index } else { index.saturating_sub(keep) };
-        self.node.on_snapshot_saved(&record, index, discard_to);
+        let recorded = self.node.on_snapshot_saved(&record, index, discard_to);
         self.note_snap_file(index, done.name);
+        self.snapshots.recorded = recorded;
         let fields = vec![("snapshot-index", index.to_string())];
         self.log(crate::event::Level::Info, "saved snapshot to disk", fields);
     }
 
     pub(crate) fn note_snap_file(&mut self, index: u64, name: String) {
         self.snapshots.saved_index = index;
+        self.snapshots.snap_files.push(name);
+    }
+
+    /// Old snap files go once the record of the newest one is durable: until then the log may end
+    /// at an older record, and needs the file of that one.
+    pub(crate) fn remove_old_snap_files(&mut self, up_to: Ticket) {
+        if up_to < self.snapshots.recorded {
+            return;
+        }
         let files = &mut self.snapshots.snap_files;
-        files.push(name);
-        while files.len() > SNAP_FILES_KEPT {
-            let path = format!("{SNAP_DIR}/{}", files.remove(0));
+        let old = files.len().saturating_sub(SNAP_FILES_KEPT);
+        for name in files.drain(..old) {
+            let path = format!("{SNAP_DIR}/{name}");
             self.snapshot_lane.push(DiskAction::Remove { path });
         }
     }
