@@ -432,3 +432,22 @@ fn an_old_snap_file_goes_only_after_the_record_of_the_new_one_is_durable() {
     c.ms(200);
     assert_eq!(snaps(&c), 2);
 }
+
+/// Else a transfer that takes longer than the log lasts would be followed by the next for ever.
+#[test]
+fn the_log_waits_for_a_snapshot_under_way() {
+    let mut c = short_log(Profile::Decoupled);
+    c.hold_snapshots = true;
+    let (leader, behind) = fall_behind(&mut c);
+    c.ms(1_000);
+    for _ in 0..4 {
+        for _ in 0..30 {
+            c.put(leader, "k", "v");
+        }
+        c.ms(1_200);
+    }
+    c.release_snapshots();
+    c.ms(3_000);
+    assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
+    c.assert_converged();
+}

@@ -74,6 +74,12 @@ impl Snapshots {
         }
     }
 
+    /// The oldest index of a snapshot that is pinned for a peer or on its way.
+    fn least_sent(&self) -> Option<u64> {
+        let sending = self.sending.values().map(send::Sending::index);
+        sending.chain(self.pinned.values().map(send::Pinned::index)).min()
+    }
+
     pub fn next_deadline(&self) -> Option<Instant> {
         let sending = self.sending.values().map(|s| s.last_progress);
         let pinned = self.pinned.values().map(|p| p.since);

@@ -64,7 +64,12 @@ impl Member {
         let record = walpb::Snapshot { index, term, conf_state: Some(conf_state) };
         let keep = self.config.snapshot_catchup_entries;
         let over = self.node.store().bytes() > limits::LOG_BYTES_MAX;
-        let discard_to = if over { index } else { index.saturating_sub(keep) };
+        let discard_to = if over {
+            index
+        } else {
+            // Whoever is being sent a snapshot goes on from the log behind it.
+            index.saturating_sub(keep).min(self.snapshots.least_sent().unwrap_or(u64::MAX))
+        };
         let recorded = self.node.on_snapshot_saved(&record, index, discard_to);
         self.note_snap_file(index, done.name);
         self.snapshots.recorded = recorded;

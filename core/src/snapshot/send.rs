@@ -31,6 +31,18 @@ pub struct Sending {
     pub last_progress: Instant,
 }
 
+impl Pinned {
+    pub fn index(&self) -> u64 {
+        self.pin.consistent().index
+    }
+}
+
+impl Sending {
+    pub fn index(&self) -> u64 {
+        self.pin.consistent().index
+    }
+}
+
 /// CRC-32C over buckets, keys and values of the rows, in order.
 pub fn rows_crc(rows: &[peer::SnapshotRow]) -> u32 {
     rows.iter().fold(0, |crc, row| {
