@@ -197,10 +197,10 @@ impl World {
     fn snapshot(&mut self) {
         self.sync();
         self.perform(usize::MAX);
-        let (term, index) = (self.durable.hard_state.term, self.durable.hard_state.commit);
-        if index <= self.durable.snapshot.1 {
-            return;
-        }
+        let index = self.durable.hard_state.commit;
+        // Nothing there: the newest snapshot is at the commit already.
+        let Some(last) = self.durable.entries.iter().find(|e| e.index == index) else { return };
+        let term = last.term;
         let (name, bytes) =
             encode_snap(&raftpb::SnapshotMetadata { term, index, ..Default::default() });
         self.disk.put(&format!("member/snap/{name}"), bytes.to_vec());

@@ -319,6 +319,9 @@ impl RaftNode {
             self.raw.mut_store().reset_to_snapshot(meta.index, meta.term);
             self.ready_committed = meta.index;
             self.installing = Some(ready.number());
+            // Not written yet and replaced: behind the snapshot record they would come back.
+            self.batch.entries.clear();
+            self.batch.bytes = 0;
             out.install = Some(ready.snapshot().clone());
         }
         let entries = ready.take_entries();

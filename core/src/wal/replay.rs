@@ -113,6 +113,12 @@ impl Replay {
             return;
         }
         if let Some(metadata) = self.snaps.find(record.term, record.index) {
+            // Raft, InstallSnapshot 6 and 7: entries behind a snapshot stay only if the log agrees
+            // with it. Those of a received one can be a suffix that never was committed.
+            let last = self.entries.iter().find(|e| e.index == record.index);
+            if last.is_some_and(|e| e.term != record.term) {
+                self.entries.clear();
+            }
             let kept = self.entries.iter().position(|e| e.index > record.index);
             self.entries.drain(..kept.unwrap_or(self.entries.len()));
             self.snapshot = Some(metadata.clone());
@@ -153,5 +159,31 @@ impl Replay {
         let what = what.map_or("snap file is missing", |(_, what)| what);
         let what = format!("{what}, and the log does not reach back to an older snapshot");
         OpenError::FileDamaged { path, what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after_snapshot_of_term(term: u64) -> Vec<u64> {
+        let metadata = raftpb::SnapshotMetadata { index: 10, term, ..Default::default() };
+        let snaps = SnapFiles { valid: vec![metadata], ..Default::default() };
+        let mut replay = Replay::new(snaps);
+        for index in 8..=12 {
+            replay.on_entry(eraftpb::Entry { index, term: 4, ..Default::default() });
+        }
+        replay.on_snapshot(walpb::Snapshot { index: 10, term, conf_state: None });
+        replay.entries.iter().map(|e| e.index).collect()
+    }
+
+    #[test]
+    fn entries_behind_a_snapshot_stay_if_the_log_agrees_with_it() {
+        assert_eq!(after_snapshot_of_term(4), [11, 12]);
+    }
+
+    #[test]
+    fn a_snapshot_that_the_log_contradicts_replaces_all_of_it() {
+        assert_eq!(after_snapshot_of_term(5), [0; 0]);
     }
 }
