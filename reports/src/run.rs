@@ -28,7 +28,7 @@ pub struct RunSummary {
     pub virtual_ms: u64,
     /// The only field that differs between two runs of the same seed.
     pub wall_ms: u64,
-    /// Times the leader became another member after the first one was elected.
+    /// Leaderships that began after the first one; the same member elected again counts.
     pub leader_changes: u64,
     /// Highest term reached.
     pub terms: u64,

@@ -116,6 +116,7 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
         full: job.full.clone(),
         decisions: job.trace_file.is_some(),
         draws: job.trace_file.is_some(),
+        syncs: job.with_timeline,
         ..TraceOptions::default()
     };
     let started = Instant::now();

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use detkv_core::member::Role as CoreRole;
 use detkv_core::{Instant, MemberId};
-use detkv_reports::run::{FaultSpan, LogEvent, MemberName, Role, RoleSpan, Timeline};
+use detkv_reports::run::{FaultSpan, FsyncSample, LogEvent, MemberName, Role, RoleSpan, Timeline};
 use detkv_sim_world::history::{DownHow, Fact, History, Phase};
-use detkv_sim_world::{LogRecord, RunOutcome};
+use detkv_sim_world::{LogRecord, RunOutcome, SyncRecord};
 
 use crate::figures::{Leaders, Puts, ms};
 use crate::scenario::Scenario;
@@ -33,8 +33,16 @@ pub fn timeline(
         faults: faults(history),
         puts: puts.samples,
         put_gaps: puts.gaps,
-        fsyncs: Vec::new(),
+        fsyncs: outcome.syncs.iter().map(fsync).collect(),
         events: events(history, leaders, &outcome.log),
+    }
+}
+
+fn fsync(sync: &SyncRecord) -> FsyncSample {
+    FsyncSample {
+        member: sync.member.0,
+        time_ms: ms(sync.at),
+        latency_us: sync.done.since(sync.at).as_micros() as u64,
     }
 }
 

@@ -52,11 +52,13 @@ pub struct TraceOptions {
     pub decisions: bool,
     /// Keep every drawn latency too.
     pub draws: bool,
+    /// Keep every sync of the WAL.
+    pub syncs: bool,
 }
 
 impl Default for TraceOptions {
     fn default() -> Self {
-        Self { checkpoint_every: 10_000, full: 0..0, decisions: false, draws: false }
+        Self { checkpoint_every: 10_000, full: 0..0, decisions: false, draws: false, syncs: false }
     }
 }
 
@@ -115,6 +117,15 @@ impl fmt::Display for LogRecord {
     }
 }
 
+/// A sync of a member's WAL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SyncRecord {
+    pub member: MemberId,
+    pub at: Instant,
+    /// When the disk says it is done.
+    pub done: Instant,
+}
+
 /// What a run leaves behind.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -129,6 +140,8 @@ pub struct RunOutcome {
     pub decisions: Vec<Decision>,
     /// Empty unless asked for.
     pub log: Vec<LogRecord>,
+    /// Empty unless asked for.
+    pub syncs: Vec<SyncRecord>,
     /// Assertions of members that failed: each is a bug, whatever the checkers say.
     pub panics: Vec<String>,
     pub disks: Vec<(MemberId, DiskCounters)>,

@@ -52,7 +52,7 @@ mod world;
 
 use std::future::Future;
 
-pub use config::{LogRecord, RunOutcome, SimConfig, TraceOptions, Tune};
+pub use config::{LogRecord, RunOutcome, SimConfig, SyncRecord, TraceOptions, Tune};
 pub use fault::Fault;
 pub use handle::{CallError, Handle, NodeStatus, Reply, WatchConn};
 pub use history::ClientId;

@@ -39,7 +39,7 @@ use node::Node;
 use peers::PeerConn;
 use streams::Stream;
 
-use crate::config::{LogRecord, RunOutcome, SimConfig};
+use crate::config::{LogRecord, RunOutcome, SimConfig, SyncRecord};
 use crate::fault::Active;
 use crate::handle::Reply;
 use crate::history::{self, History};
@@ -217,6 +217,7 @@ pub struct World {
     history: History,
     decisions: Option<Vec<Decision>>,
     log: Vec<LogRecord>,
+    syncs: Vec<SyncRecord>,
     panics: Vec<String>,
     /// Reused for what is folded by its `Debug` text.
     text: String,
@@ -257,6 +258,7 @@ impl World {
             history: History::default(),
             decisions,
             log: Vec::new(),
+            syncs: Vec::new(),
             panics: Vec::new(),
             text: String::new(),
             config,
@@ -418,6 +420,7 @@ impl World {
             history: std::mem::take(&mut self.history),
             decisions,
             log: std::mem::take(&mut self.log),
+            syncs: std::mem::take(&mut self.syncs),
             panics: std::mem::take(&mut self.panics),
             disks,
             links: self.net.counters().collect(),

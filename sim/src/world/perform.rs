@@ -4,11 +4,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use detkv_core::event::{DiskAction, DiskOp, Input, Lane, Ticket};
 use detkv_core::mvcc::{BackendJob, JobDone};
-use detkv_core::{LogLine, Peer};
+use detkv_core::{Instant, LogLine, Peer};
 
 use super::node::panic_text;
 use super::{Event, FrameLane, World};
-use crate::config::LogRecord;
+use crate::config::{LogRecord, SyncRecord};
 use crate::trace::Kind;
 
 fn lane_index(lane: Lane) -> usize {
@@ -71,7 +71,12 @@ impl World {
                 out.extend_from_slice(&result.as_ref().map_or(0, |done| *done).to_le_bytes());
             });
             match result {
-                Ok(done) => at = done,
+                Ok(done) => {
+                    if lane == Lane::Log && self.config.trace.syncs {
+                        self.record_sync(node, &op.action, at, done);
+                    }
+                    at = done;
+                }
                 Err(error) => {
                     let error = error.to_string();
                     return self.schedule(at, Event::LaneFailed { node, epoch, lane, error });
@@ -80,6 +85,14 @@ impl World {
         }
         self.node_mut(node).lane_free_at[lane_index(lane)] = at;
         self.schedule(at, Event::LaneDone { node, epoch, lane, up_to: last });
+    }
+
+    fn record_sync(&mut self, node: u32, action: &DiskAction, at: u64, done: u64) {
+        if let DiskAction::SyncData { .. } = action {
+            let member = self.node(node).id;
+            let (at, done) = (Instant { ns: at }, Instant { ns: done });
+            self.syncs.push(SyncRecord { member, at, done });
+        }
     }
 
     pub(super) fn on_lane_done(&mut self, node: u32, epoch: u32, lane: Lane, up_to: Ticket) {
