@@ -208,7 +208,8 @@ impl Recovery {
         let mut lane = std::mem::take(&mut self.lane);
         lane.ops.clear();
         // A life of its own for every start, also where the driver's seed is the same.
-        let seed = self.seed ^ crate::raft::mix(now.ns ^ last_index);
+        let life = crate::raft::mix(now.ns ^ last_index) ^ crate::raft::mix(self.config.id.0);
+        let seed = self.seed ^ life;
         let node = RaftNode::new(&self.config, self.seed, restart, log.wal, lane, now);
         let mut member = Member::new(
             Parts {

@@ -451,3 +451,43 @@ fn the_log_waits_for_a_snapshot_under_way() {
     assert_eq!(c.member(behind).metrics().snapshots_installed_total.load(), 1);
     c.assert_converged();
 }
+
+#[test]
+fn a_forwarded_request_is_checked_before_it_enters_the_log() {
+    let mut c = three();
+    let leader = c.elect();
+    let from = c.followers()[0];
+    let before = c.member(leader).status().last_index;
+    let grant = pb::LeaseGrantRequest { ttl: 10, id: 0 };
+    let no_id = pb::InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
+    let no_key =
+        pb::InternalRaftRequest { put: Some(pb::PutRequest::default()), ..Default::default() };
+    for request in [no_id, no_key] {
+        let request = prost::Message::encode_to_vec(&request).into();
+        let forward = peer::Forward { request_id: 1, request, conf_change: false };
+        let frame = peer::Frame { body: Some(peer::frame::Body::Forward(forward)) };
+        c.input(leader, Input::Peer { from, frame });
+        c.poll(leader);
+    }
+    assert_eq!(c.member(leader).status().last_index, before);
+}
+
+#[test]
+fn a_member_that_lost_acknowledged_entries_stops_with_a_reason() {
+    let mut c = three();
+    let leader = c.elect();
+    let victim = c.followers()[0];
+    let status = c.member(victim).status();
+    let heartbeat = peer::RaftMessage {
+        msg_type: 8,
+        to: victim.0,
+        from: leader.0,
+        term: status.term,
+        commit: status.last_index + 100,
+        ..Default::default()
+    };
+    let frame = peer::Frame { body: Some(peer::frame::Body::Raft(heartbeat)) };
+    c.input(victim, Input::Peer { from: leader, frame });
+    c.poll(victim);
+    assert!(matches!(c.nodes[&victim].halt, Some(Halt::Backend(_))));
+}

@@ -170,7 +170,8 @@ impl Member {
 
     /// The first entry of a leader's term: from here on it may serve reads and expire leases.
     fn on_empty_entry(&mut self, term: u64) {
-        if self.node.is_leader() && term == self.node.term() {
+        let first = !self.lead.term_started;
+        if first && self.node.is_leader() && term == self.node.term() {
             self.lessor.promote(self.now);
             self.lead.retry_reads = true;
             self.lead.term_started = true;

@@ -210,6 +210,7 @@ impl Member {
                 self.peers_up.remove(&peer);
                 self.node.report_unreachable(peer);
                 self.leases.on_peer_down(peer);
+                self.on_receiver_gone(peer);
             }
             Input::PeerQueueFull { peer } => self.node.report_unreachable(peer),
             Input::Request { id, request } => self.handle_request(id, request),
@@ -245,6 +246,11 @@ impl Member {
                         .warn("dropped a Raft message with a wrong sender or receiver", from);
                 }
                 match message_from_pb(m) {
+                    // raft-rs would panic: a leader names no commit that it has not seen us acknowledge.
+                    Some(m) if self.node.is_past_our_log(&m) => {
+                        let why = "a leader knows log entries that this member has lost";
+                        self.halt = Some(Halt::Backend(why.to_owned()));
+                    }
                     Some(m) => self.node.step(m),
                     None => self.warn("dropped a malformed Raft message", from),
                 }

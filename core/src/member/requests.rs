@@ -213,9 +213,9 @@ impl Member {
         } else if self.is_overloaded() {
             Some(Refusal::TooManyRequests)
         } else if forward.request.len() > self.config.request_bytes_max
-            || pb::InternalRaftRequest::decode(forward.request.clone()).is_err()
+            || !self.may_enter_log(&forward.request)
         {
-            // Never into the log: every member would have to skip it.
+            // Never into the log: every member would stumble over it.
             Some(Refusal::Dropped)
         } else if !self.node.propose(EntryType::EntryNormal, forward.request) {
             Some(Refusal::NotLeader)
@@ -227,6 +227,20 @@ impl Member {
                 peer::ForwardRefused { request_id: forward.request_id, refusal: refusal.into() };
             self.frames.push((from, Frame { body: Some(Body::ForwardRefused(refused)) }));
         }
+    }
+
+    /// What the serving member should have checked (`admit`, `complete_grant`), checked again.
+    fn may_enter_log(&self, request: &bytes::Bytes) -> bool {
+        let Ok(request) = pb::InternalRaftRequest::decode(request.clone()) else { return false };
+        if request.lease_grant.as_ref().is_some_and(|grant| grant.id == 0) {
+            return false;
+        }
+        let checked = [
+            request.put.map(Request::Put),
+            request.delete_range.map(Request::DeleteRange),
+            request.txn.map(Request::Txn),
+        ];
+        checked.iter().flatten().all(|r| mvcc::validate(r, self.config.txn_ops_max).is_ok())
     }
 
     pub(super) fn handle_forward_refused(&mut self, from: MemberId, refused: peer::ForwardRefused) {

@@ -135,7 +135,7 @@ impl Member {
     }
 
     pub(super) fn is_learner(&self) -> bool {
-        self.node.conf_state().learners.contains(&self.config.id.0)
+        self.node.is_learner()
     }
 
     pub(super) fn status_response(&self) -> pb::StatusResponse {

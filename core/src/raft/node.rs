@@ -519,6 +519,17 @@ impl RaftNode {
         self.raw.raft.prs().conf().voters().contains(id.0)
     }
 
+    pub fn is_learner(&self) -> bool {
+        self.raw.raft.prs().conf().learners().contains(&self.id)
+    }
+
+    /// A heartbeat that commits more than this log holds: the disk lost what it had acknowledged.
+    pub fn is_past_our_log(&self, m: &Message) -> bool {
+        m.get_msg_type() == MessageType::MsgHeartbeat
+            && m.term >= self.term()
+            && m.commit > self.last_index()
+    }
+
     pub fn conf_state(&self) -> ConfState {
         self.raw.raft.prs().conf().to_conf_state()
     }

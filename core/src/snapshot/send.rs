@@ -184,6 +184,13 @@ impl Member {
         }
     }
 
+    /// Its end of the transfer is gone with the connection.
+    pub(crate) fn on_receiver_gone(&mut self, peer: MemberId) {
+        if self.snapshots.sending.contains_key(&peer) {
+            self.finish_send(peer, "disconnected");
+        }
+    }
+
     /// No longer the leader: what is under way is of no use.
     pub(crate) fn abort_sends(&mut self) {
         for peer in std::mem::take(&mut self.snapshots.pinned).into_keys() {
