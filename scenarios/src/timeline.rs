@@ -127,7 +127,8 @@ fn faults(history: &History) -> Vec<FaultSpan> {
             Fact::FaultBegan { fault, what, member } => {
                 let span = FaultSpan {
                     name: what.clone(),
-                    target: member.map_or(String::new(), |member| format!("m{}", member.0)),
+                    // `what` names it.
+                    target: String::new(),
                     member: member.map(|member| member.0),
                     from_ms: ms(*at),
                     // Momentary, unless its end is recorded.
