@@ -6,7 +6,7 @@ use common::passing_runs;
 
 #[test]
 fn slow_disk_coupled_loses_the_leader() {
-    for run in passing_runs("slow-disk", "coupled", 0..6) {
+    for run in passing_runs("slow-disk", "coupled", 0..4) {
         assert!(run.leader_changes >= 1, "seed {}: {run:?}", run.seed);
         // Below 0.8 election timeouts nobody can have noticed; an election is over within 3.
         let most = if run.split_votes > 0 { 5000 } else { 3000 };
@@ -16,7 +16,7 @@ fn slow_disk_coupled_loses_the_leader() {
 
 #[test]
 fn slow_disk_decoupled_keeps_the_leader_and_serves_on() {
-    for run in passing_runs("slow-disk", "decoupled", 0..6) {
+    for run in passing_runs("slow-disk", "decoupled", 0..4) {
         assert_eq!(run.leader_changes, 0, "seed {}", run.seed);
         assert_eq!(run.planned_transfers, 0, "seed {}", run.seed);
         assert!(run.longest_put_gap_ms <= 50, "seed {}: {run:?}", run.seed);
