@@ -135,6 +135,13 @@ fn limits(flags: &Flags, core: &mut Config) -> Result<(), String> {
 
 fn warnings(core: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
+    if core.quota_bytes.is_some_and(|bytes| bytes != QUOTA_DEFAULT) {
+        // Rules 28: a flag without its feature must not pass in silence.
+        warnings.push(
+            "--quota-backend-bytes is reported by Status; enforcing it is not yet supported"
+                .to_owned(),
+        );
+    }
     if core.quota_bytes.is_some_and(|bytes| bytes > QUOTA_SUGGESTED_MAX) {
         warnings.push("quota exceeds the maximum suggested value of 8 GiB".to_owned());
     }
