@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,5 +25,11 @@ impl FaultKind for ClockStep {
         let member = world.node(node).id;
         let what = format!("clock of m{} jumps by {} ms", member.0, self.milliseconds);
         Ok(Effect::at_once(member, what))
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        let far = draw.number(1, 5_000) as i64;
+        let milliseconds = if draw.chance(50) { far } else { -far };
+        Some(Self { node: draw.node(), milliseconds })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::duration;
 use crate::world::World;
 
@@ -39,5 +39,9 @@ impl FaultKind for DiskStall {
                 world.node(node).disk.heal(now);
             })),
         })
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        Some(Self { node: draw.node(), duration: draw.millis(20, 4_000) })
     }
 }

@@ -1,7 +1,7 @@
 //! Faults: one file per kind.
 //!
 //! A kind is a struct with its parameters and an implementation of [`FaultKind`]; the list at
-//! `faults!` below is the registry. To add one: a file, a line there.
+//! `faults!` below is the registry. To add one: a file, a line there. `draw` gives it to the swarm.
 //!
 //! In a scenario file or trace a fault is a table: `{ kind = "disk-stall", node = "leader", duration = "4s" }`.
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 mod clock_step;
 mod disk_stall;
+mod draw;
 mod kill;
 mod partition;
 mod pause;
@@ -22,6 +23,7 @@ mod target;
 
 pub use clock_step::ClockStep;
 pub use disk_stall::DiskStall;
+pub use draw::Draw;
 pub use kill::Kill;
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
@@ -46,6 +48,14 @@ pub trait FaultKind {
 
     /// Takes effect. Errors: why it cannot (no such node, no leader): the fault is then skipped.
     fn begin(&self, world: &mut World) -> Result<Effect, String>;
+
+    /// Parameters for a swarm run; `None` where it makes no sense, as a partition of one member.
+    ///
+    /// One that takes bytes that were durable goes to [`Draw::expendable`] only: a run that lost the
+    /// copies of a quorum could claim nothing any more.
+    fn draw(draw: &mut Draw) -> Option<Self>
+    where
+        Self: Sized;
 }
 
 /// Takes a fault back.
@@ -105,6 +115,14 @@ macro_rules! faults {
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Fault::$kind(_) => $kind::NAME,)*
+                }
+            }
+
+            /// A fault of the named kind with drawn parameters.
+            pub fn draw(kind: &str, draw: &mut Draw) -> Option<Self> {
+                match kind {
+                    $($kind::NAME => $kind::draw(draw).map(Fault::$kind),)*
+                    _ => None,
                 }
             }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::duration;
 use crate::net::Endpoint;
 use crate::world::World;
@@ -82,5 +82,18 @@ impl FaultKind for Partition {
                 cuts.iter().for_each(|(from, to)| world.mend(*from, *to));
             })),
         })
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        let directions =
+            [Direction::Both, Direction::Both, Direction::Outgoing, Direction::Incoming];
+        let nodes = if draw.members() > 1 && draw.chance(40) {
+            vec![Target::Leader]
+        } else {
+            draw.some_members()?
+        };
+        let direction = draw.pick(&directions);
+        let duration = draw.millis(100, 6_000);
+        Some(Self { nodes, direction, duration, clients: draw.some_clients() })
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::duration;
 use crate::world::World;
 
@@ -32,5 +32,9 @@ impl FaultKind for Pause {
             lasts: Some(self.duration),
             undo: Some(Box::new(move |world| world.resume(node))),
         })
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        Some(Self { node: draw.node(), duration: draw.millis(20, 4_000) })
     }
 }

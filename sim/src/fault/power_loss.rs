@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -26,5 +26,9 @@ impl FaultKind for PowerLoss {
             member.0, report.kept, report.lost, report.torn, report.names_lost
         );
         Ok(Effect::at_once(member, what))
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        Some(Self { node: draw.node() })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -22,5 +22,9 @@ impl FaultKind for Restart {
         world.kill(node);
         world.start(node);
         Ok(Effect::at_once(member, format!("m{} is started", member.0)))
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        Some(Self { node: draw.node() })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, FaultKind, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -21,5 +21,9 @@ impl FaultKind for Stop {
         let member = world.node(node).id;
         world.stop(node);
         Ok(Effect::at_once(member, format!("m{} is asked to stop", member.0)))
+    }
+
+    fn draw(draw: &mut Draw) -> Option<Self> {
+        Some(Self { node: draw.node() })
     }
 }
