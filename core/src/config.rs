@@ -9,6 +9,12 @@ use crate::event::MemberId;
 /// The version of etcd whose surface a member has, as reported to clients.
 pub const VERSION: &str = "3.6.0";
 
+/// Versions of the peer wire. 2: a follower forwards membership changes, and a refusal says why.
+/// Two members speak the lower of their versions.
+pub const WIRE_VERSION: u32 = 2;
+/// The oldest version of the peer wire that is still spoken.
+pub const WIRE_VERSION_MIN: u32 = 1;
+
 /// How the Raft loop waits for the disk (rules 1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Profile {
@@ -35,8 +41,15 @@ pub struct Config {
     pub client_urls: Vec<String>,
     /// The initial cluster, this member included. Used only with an empty data directory.
     pub initial_cluster: Vec<BootMember>,
-    /// `--initial-cluster-state=existing`: join, do not bootstrap.
+    /// `--initial-cluster-state=existing`: join, do not bootstrap. With an empty data directory
+    /// `initial_cluster` is then the present members, as a peer told them.
     pub join: bool,
+    /// `--strict-reconfig-check`: refuse membership changes that endanger the quorum.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`.
+    pub learners_max: usize,
+    /// The highest version of the peer wire that this member speaks.
+    pub wire_version: u32,
     pub profile: Profile,
     /// One Raft tick.
     pub heartbeat: Duration,
@@ -75,6 +88,9 @@ impl Config {
             client_urls: Vec::new(),
             initial_cluster,
             join: false,
+            strict_reconfig_check: true,
+            learners_max: 1,
+            wire_version: WIRE_VERSION,
             profile: Profile::default(),
             heartbeat: Duration::from_millis(100),
             election: Duration::from_millis(1000),

@@ -37,6 +37,19 @@ pub enum Input {
         from: MemberId,
         frame: Frame,
     },
+    /// What a peer said of itself in its handshake; comes before its `PeerUp`. A peer that was
+    /// never told of speaks our version.
+    PeerVersion {
+        peer: MemberId,
+        /// The wire version that both ends know.
+        wire: u32,
+        /// Its `Config::version`, `X.Y.Z`.
+        version: String,
+    },
+    /// A peer refused the connection because this member was removed from the cluster.
+    RefusedAsRemoved {
+        peer: MemberId,
+    },
     /// The message connection to a peer came up.
     PeerUp {
         peer: MemberId,
@@ -215,6 +228,10 @@ pub struct Outputs {
     pub watch: Vec<(StreamId, WatchMessage)>,
     /// The peer set changed: dial and drop connections accordingly.
     pub peers: Option<Vec<Peer>>,
+    /// With `peers`: ids that were removed for good. A dialer with such an id is told so and refused.
+    pub removed: Vec<MemberId>,
+    /// Watch streams that the member refuses: the driver ends them with the error.
+    pub refused_streams: Vec<(StreamId, ApiError)>,
     pub log_lines: Vec<LogLine>,
     /// The member is over; nothing after this is performed.
     pub halt: Option<Halt>,
@@ -230,6 +247,7 @@ impl Outputs {
             && self.replies.is_empty()
             && self.watch.is_empty()
             && self.peers.is_none()
+            && self.refused_streams.is_empty()
             && self.log_lines.is_empty()
             && self.halt.is_none()
     }

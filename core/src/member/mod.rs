@@ -202,6 +202,7 @@ impl Member {
         match input {
             Input::Deadline => {}
             Input::Peer { from, frame } => self.handle_frame(from, frame),
+            Input::PeerVersion { .. } | Input::RefusedAsRemoved { .. } => {}
             Input::PeerUp { peer } => {
                 self.peers_up.entry(peer).or_insert(self.now);
                 self.lead.dispatch = true;

@@ -80,6 +80,12 @@ impl Member {
                 self.read_later(ReadWhat::MemberList { client: id });
             }
             Request::MemberList(_) => self.reply_member_list(id),
+            Request::MemberAdd(_)
+            | Request::MemberRemove(_)
+            | Request::MemberUpdate(_)
+            | Request::MemberPromote(_) => {
+                self.reply(id, Err(ApiError::Unimplemented("membership change")));
+            }
             Request::HashKv(r) => {
                 let result = self.reader.hash_kv(r.revision).map(|mut response| {
                     response.header = Some(self.header());

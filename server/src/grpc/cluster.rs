@@ -1,32 +1,32 @@
-//! MemberList. Membership changes are not there yet (rules 28).
+//! The Cluster service: core decides all of it.
 
 use detkv_core::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
+use super::Api;
 use super::service::etcd::cluster_server::Cluster;
-use super::{Api, not_yet};
 
 #[tonic::async_trait]
 impl Cluster for Api {
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        not_yet("Cluster.MemberAdd")
+        self.unary(request).await
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        not_yet("Cluster.MemberRemove")
+        self.unary(request).await
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        not_yet("Cluster.MemberUpdate")
+        self.unary(request).await
     }
 
     async fn member_list(
@@ -38,8 +38,8 @@ impl Cluster for Api {
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        not_yet("Cluster.MemberPromote")
+        self.unary(request).await
     }
 }

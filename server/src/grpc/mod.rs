@@ -79,6 +79,10 @@ unary! {
     LeaseLeases: LeaseLeasesRequest => LeaseLeasesResponse;
     Status: StatusRequest => StatusResponse;
     MemberList: MemberListRequest => MemberListResponse;
+    MemberAdd: MemberAddRequest => MemberAddResponse;
+    MemberRemove: MemberRemoveRequest => MemberRemoveResponse;
+    MemberUpdate: MemberUpdateRequest => MemberUpdateResponse;
+    MemberPromote: MemberPromoteRequest => MemberPromoteResponse;
     Alarm: AlarmRequest => AlarmResponse;
     HashKv: HashKvRequest => HashKvResponse;
     MoveLeader: MoveLeaderRequest => MoveLeaderResponse;
