@@ -37,7 +37,7 @@ pub use event::{
     DiskAction, DiskOp, Files, Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer,
     SharedFiles, Ticket,
 };
-pub use member::{Member, MemberStatus, Metrics, Role};
+pub use member::{LogEntry, Member, MemberStatus, Metrics, RaftFacts, Role};
 pub use mvcc::{BackendJob, JobDone, StoreReader};
 pub use recovery::{Recovery, RecoveryStep};
 pub use time::Instant;

@@ -51,7 +51,7 @@ use lead::Lead;
 use leases::LeaseDesk;
 use pending::Pending;
 use requests::ReadWaiter;
-pub use status::{MemberStatus, Metrics, Role};
+pub use status::{LogEntry, MemberStatus, Metrics, RaftFacts, Role};
 
 pub struct Member {
     pub(crate) config: Config,

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
+use raft::eraftpb::EntryType;
+
 use super::Member;
 use crate::event::MemberId;
 use crate::pb::etcdserverpb as pb;
@@ -36,6 +39,33 @@ pub enum Role {
     PreCandidate,
     Candidate,
     Leader,
+}
+
+/// What a checker sees of a member's Raft state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RaftFacts {
+    pub role: Role,
+    pub term: u64,
+    /// Whom it voted for in its term.
+    pub vote: Option<MemberId>,
+    /// Known committed, and in the log here.
+    pub commit_index: u64,
+    /// Last index of the log in memory.
+    pub last_index: u64,
+    /// Index before the first entry kept.
+    pub offset: u64,
+    /// The first index written since the last look; after open that of the first entry kept.
+    pub changed_from: Option<u64>,
+}
+
+/// An entry of the log, as a checker sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct LogEntry<'a> {
+    pub term: u64,
+    /// A configuration change.
+    pub is_change: bool,
+    /// An encoded `InternalRaftRequest` or `ConfChange`; empty at the start of a term.
+    pub data: &'a Bytes,
 }
 
 /// A counter or gauge that the driver may read from another thread.
@@ -132,6 +162,34 @@ impl Member {
     /// Role, term and known leader: the part of the status that costs nothing to look at.
     pub fn raft_view(&self) -> (Role, u64, Option<MemberId>) {
         (self.node.role(), self.node.term(), self.node.leader())
+    }
+
+    /// The Raft state, for a checker; marks the log as looked at.
+    pub fn take_raft_facts(&mut self) -> RaftFacts {
+        let changed_from = self.node.take_log_change();
+        let vote = self.node.vote();
+        let last_index = self.node.store().last();
+        RaftFacts {
+            role: self.node.role(),
+            term: self.node.term(),
+            vote: (vote != 0).then_some(MemberId(vote)),
+            commit_index: self.node.commit_index().min(last_index),
+            last_index,
+            offset: self.node.store().first() - 1,
+            changed_from,
+        }
+    }
+
+    /// An entry that is still in memory.
+    pub fn log_entry(&self, index: u64) -> Option<LogEntry<'_>> {
+        let entry = self.node.entry(index)?;
+        let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+        Some(LogEntry { term: entry.term, is_change, data: &entry.data })
+    }
+
+    /// Term of an entry in memory, or of the one just before the first.
+    pub fn log_term(&self, index: u64) -> Option<u64> {
+        self.node.term_at(index)
     }
 
     pub(super) fn is_learner(&self) -> bool {

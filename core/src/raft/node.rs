@@ -477,8 +477,18 @@ impl RaftNode {
         self.raw.store()
     }
 
+    /// The first index written to the log since the last call.
+    pub fn take_log_change(&mut self) -> Option<u64> {
+        self.raw.mut_store().take_changed()
+    }
+
     pub fn term(&self) -> u64 {
         self.raw.raft.term
+    }
+
+    /// Whom it voted for in its term; 0 is nobody.
+    pub fn vote(&self) -> u64 {
+        self.raw.raft.vote
     }
 
     pub fn commit_index(&self) -> u64 {

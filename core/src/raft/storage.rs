@@ -18,6 +18,8 @@ pub struct LogStorage {
     hard_state: HardState,
     conf_state: ConfState,
     snapshots: RefCell<Snapshots>,
+    /// The first index that was written since somebody asked.
+    changed_from: Option<u64>,
 }
 
 /// The meeting point with the store: raft-rs asks for a snapshot in the middle of a step, when the
@@ -40,6 +42,7 @@ impl LogStorage {
         conf_state: ConfState,
     ) -> Self {
         let bytes = entries.iter().map(entry_bytes).sum();
+        let changed_from = Some(offset + 1);
         Self {
             offset,
             offset_term,
@@ -48,7 +51,17 @@ impl LogStorage {
             hard_state,
             conf_state,
             snapshots: RefCell::default(),
+            changed_from,
         }
+    }
+
+    /// The first index written, or replaced, since the last call; all of it after open.
+    pub fn take_changed(&mut self) -> Option<u64> {
+        self.changed_from.take()
+    }
+
+    fn on_changed(&mut self, from: u64) {
+        self.changed_from = Some(self.changed_from.map_or(from, |before| before.min(from)));
     }
 
     pub fn last(&self) -> u64 {
@@ -75,6 +88,7 @@ impl LogStorage {
             self.last()
         );
         self.truncate_suffix(first.index);
+        self.on_changed(first.index);
         self.bytes += entries.iter().map(entry_bytes).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
@@ -103,6 +117,7 @@ impl LogStorage {
         self.bytes = 0;
         self.offset = index;
         self.offset_term = term;
+        self.changed_from = Some(index + 1);
     }
 
     pub fn entry(&self, index: u64) -> Option<&Entry> {
@@ -209,6 +224,17 @@ mod tests {
         assert_eq!(log.term(4).unwrap(), 2);
         assert_eq!(log.term(3).unwrap(), 1);
         assert_eq!(log.bytes(), 4 * 32);
+    }
+
+    #[test]
+    fn what_was_written_since_the_last_look_is_told_once() {
+        let mut log = storage();
+        assert_eq!((log.take_changed(), log.take_changed()), (Some(1), None));
+        log.append(&[entry(6, 2), entry(7, 2)]);
+        log.append(&[entry(5, 3)]);
+        assert_eq!(log.take_changed(), Some(5));
+        log.reset_to_snapshot(9, 3);
+        assert_eq!(log.take_changed(), Some(10));
     }
 
     #[test]
