@@ -34,6 +34,9 @@ pub enum Request {
     MemberUpdate(pb::MemberUpdateRequest),
     MemberPromote(pb::MemberPromoteRequest),
     Alarm(pb::AlarmRequest),
+    /// Acts on this member alone.
+    Defragment(pb::DefragmentRequest),
+    Hash(pb::HashRequest),
     HashKv(pb::HashKvRequest),
     MoveLeader(pb::MoveLeaderRequest),
 }
@@ -58,14 +61,14 @@ pub enum Response {
     MemberUpdate(pb::MemberUpdateResponse),
     MemberPromote(pb::MemberPromoteResponse),
     Alarm(pb::AlarmResponse),
-    HashKv(pb::HashKvResponse),
+    Defragment(pb::DefragmentResponse),
     MoveLeader(pb::MoveLeaderResponse),
 }
 
-/// A Range or a read-only Txn whose barrier has been passed.
+/// A Range or a read-only Txn whose barrier has been passed, or a Hash or HashKV, which has none.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ReadReady {
-    /// `Request::Range` or `Request::Txn`, validated.
+    /// `Request::Range`, `Txn`, `Hash` or `HashKv`, validated.
     pub request: Request,
     /// Header of the answer; its revision is the newest one that was applied when the barrier was passed.
     pub header: pb::ResponseHeader,

@@ -63,6 +63,8 @@ pub enum Reply {
     MemberUpdate(pb::MemberUpdateResponse),
     MemberPromote(pb::MemberPromoteResponse),
     Alarm(pb::AlarmResponse),
+    Defragment(pb::DefragmentResponse),
+    Hash(pb::HashResponse),
     HashKv(pb::HashKvResponse),
     MoveLeader(pb::MoveLeaderResponse),
 }

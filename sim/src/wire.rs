@@ -35,6 +35,8 @@ macro_rules! with_message {
             $enum::MemberUpdate($message) => $body,
             $enum::MemberPromote($message) => $body,
             $enum::Alarm($message) => $body,
+            $enum::Defragment($message) => $body,
+            $enum::Hash($message) => $body,
             $enum::HashKv($message) => $body,
             $enum::MoveLeader($message) => $body,
         }
@@ -76,6 +78,8 @@ pub fn request_name(request: &Request) -> &'static str {
         Request::MemberUpdate(_) => "MemberUpdate",
         Request::MemberPromote(_) => "MemberPromote",
         Request::Alarm(_) => "Alarm",
+        Request::Defragment(_) => "Defragment",
+        Request::Hash(_) => "Hash",
         Request::HashKv(_) => "HashKV",
         Request::MoveLeader(_) => "MoveLeader",
     }
@@ -101,8 +105,18 @@ pub fn reply(response: Response) -> Reply {
         Response::MemberUpdate(r) => Reply::MemberUpdate(r),
         Response::MemberPromote(r) => Reply::MemberPromote(r),
         Response::Alarm(r) => Reply::Alarm(r),
-        Response::HashKv(r) => Reply::HashKv(r),
+        Response::Defragment(r) => Reply::Defragment(r),
         Response::MoveLeader(r) => Reply::MoveLeader(r),
+    }
+}
+
+/// Rows that a reader looked at, or nearly so: what its time is charged by.
+pub fn rows_read(result: &ReadResult) -> u64 {
+    match result {
+        ReadResult::Range(rows) => rows.kvs.len() as u64,
+        ReadResult::Txn(txn) => txn.responses.len() as u64,
+        ReadResult::Hash(hashed) => hashed.rows,
+        ReadResult::HashKv(hashed) => hashed.rows,
     }
 }
 
@@ -110,6 +124,8 @@ pub fn reply(response: Response) -> Reply {
 pub fn read_reply(result: ReadResult) -> Reply {
     match result {
         ReadResult::Txn(txn) => Reply::Txn(txn),
+        ReadResult::Hash(hashed) => Reply::Hash(hashed.response),
+        ReadResult::HashKv(hashed) => Reply::HashKv(hashed.response),
         ReadResult::Range(rows) => Reply::Range(pb::RangeResponse {
             header: Some(rows.header),
             kvs: rows

@@ -86,13 +86,10 @@ impl Member {
             | Request::MemberPromote(_) => {
                 self.reply(id, Err(ApiError::Unimplemented("membership change")));
             }
-            Request::HashKv(r) => {
-                let result = self.reader.hash_kv(r.revision).map(|mut response| {
-                    response.header = Some(self.header());
-                    Response::HashKv(response)
-                });
-                self.reply(id, result);
+            Request::Defragment(_) => {
+                self.reply(id, Err(ApiError::Unimplemented("Maintenance.Defragment")));
             }
+            Request::Hash(_) | Request::HashKv(_) => self.read_now(id, request),
             Request::MoveLeader(r) => self.handle_move_leader(id, MemberId(r.target_id)),
         }
     }

@@ -49,7 +49,7 @@ use crate::pb::raftpb::ConfState;
 
 pub use check::validate;
 pub use job::{BackendJob, JobDone};
-pub use reader::{ReadResult, StoreReader};
+pub use reader::{Hashed, ReadResult, StoreReader};
 pub use snapshot::{SnapshotPin, SnapshotReceiver};
 pub use store::Store;
 pub use txn::txn_is_read_only;

@@ -31,6 +31,16 @@ pub struct StoreReader {
 pub enum ReadResult {
     Range(RangeRows),
     Txn(pb::TxnResponse),
+    Hash(Hashed<pb::HashResponse>),
+    HashKv(Hashed<pb::HashKvResponse>),
+}
+
+/// A hash and what it cost.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Hashed<R> {
+    pub response: R,
+    /// Rows that went into it.
+    pub rows: u64,
 }
 
 impl StoreReader {
@@ -48,13 +58,20 @@ impl StoreReader {
         self.shared.state.read().compact_revision
     }
 
-    /// Range or read-only Txn, taking the lock in chunks of `READ_CHUNK_KEYS`.
+    /// Range or read-only Txn, taking the lock in chunks of `READ_CHUNK_KEYS`; Hash and HashKV.
     ///
     /// A read of the current revision pins the newest one at its first chunk, which is the
     /// header's or a later one; the answer's header carries it.
     /// Errors: `Compacted` and `FutureRevision` for a revision that was asked for; `Compacted`
     /// also when compactions keep overtaking a long read; `Stopped` when the file cannot be read.
     pub fn read(&self, ready: &ReadReady) -> Result<ReadResult, ApiError> {
+        match &ready.request {
+            Request::Hash(_) => return self.hash(ready.header).map(ReadResult::Hash),
+            Request::HashKv(req) => {
+                return self.hash_kv_for(req.revision, ready.header).map(ReadResult::HashKv);
+            }
+            _ => {}
+        }
         let mut restarts = 0;
         loop {
             let pin = self.pin();

@@ -1,11 +1,14 @@
-//! Status, Alarm, HashKV, MoveLeader. The rest is not there yet (rules 28).
+//! Status, Alarm, Defragment, Hash, HashKV, MoveLeader. The rest is not there yet (rules 28).
 
+use detkv_core::api::Request as Ask;
+use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::etcdserverpb as pb;
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status};
 
 use super::service::etcd::maintenance_server::Maintenance;
 use super::{Api, not_yet};
+use crate::client::Answer;
 
 #[tonic::async_trait]
 impl Maintenance for Api {
@@ -27,23 +30,29 @@ impl Maintenance for Api {
 
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        not_yet("Maintenance.Defragment")
+        self.unary(request).await
     }
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        not_yet("Maintenance.Hash")
+        match self.read_or_member(Ask::Hash(self.admit(request)?)).await? {
+            Answer::Read(ReadResult::Hash(hashed)) => Ok(Response::new(hashed.response)),
+            other => unreachable!("a Hash is answered by a reader with a hash, not {other:?}"),
+        }
     }
 
     async fn hash_kv(
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
-        self.unary(request).await
+        match self.read_or_member(Ask::HashKv(self.admit(request)?)).await? {
+            Answer::Read(ReadResult::HashKv(hashed)) => Ok(Response::new(hashed.response)),
+            other => unreachable!("a HashKV is answered by a reader with a hash, not {other:?}"),
+        }
     }
 
     async fn snapshot(

@@ -84,7 +84,7 @@ unary! {
     MemberUpdate: MemberUpdateRequest => MemberUpdateResponse;
     MemberPromote: MemberPromoteRequest => MemberPromoteResponse;
     Alarm: AlarmRequest => AlarmResponse;
-    HashKv: HashKvRequest => HashKvResponse;
+    Defragment: DefragmentRequest => DefragmentResponse;
     MoveLeader: MoveLeaderRequest => MoveLeaderResponse;
 }
 

@@ -226,6 +226,8 @@ impl History {
             Request::MemberUpdate(_) => Call::Other("member update"),
             Request::MemberPromote(_) => Call::Other("member promote"),
             Request::Alarm(_) => Call::Other("alarm"),
+            Request::Defragment(_) => Call::Other("defragment"),
+            Request::Hash(_) => Call::Other("hash"),
             Request::HashKv(_) => Call::Other("hash kv"),
             Request::MoveLeader(_) => Call::Other("move leader"),
         }
@@ -332,6 +334,8 @@ impl History {
             Reply::MemberUpdate(r) => (&r.header, Answer::Nothing),
             Reply::MemberPromote(r) => (&r.header, Answer::Nothing),
             Reply::Alarm(r) => (&r.header, Answer::Nothing),
+            Reply::Defragment(r) => (&r.header, Answer::Nothing),
+            Reply::Hash(r) => (&r.header, Answer::Nothing),
             Reply::HashKv(r) => (&r.header, Answer::Nothing),
             Reply::MoveLeader(r) => (&r.header, Answer::Nothing),
         };

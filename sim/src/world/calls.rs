@@ -342,12 +342,9 @@ impl World {
         }
         let Some(member) = n.member() else { return };
         n.disk.begin(now, now);
-        let answer = member.reader().read(ready).map(wire::read_reply);
-        let rows = match &answer {
-            Ok(Reply::Range(range)) => range.kvs.len() as u64,
-            Ok(Reply::Txn(txn)) => txn.responses.len() as u64,
-            _ => 0,
-        };
+        let result = member.reader().read(ready);
+        let rows = result.as_ref().map_or(0, wire::rows_read);
+        let answer = result.map(wire::read_reply);
         let cost_ns = rows * row_ns + (n.disk.end() - now);
         let at = n.readers.run(now, cost_ns);
         self.send_answer(call, at, answer);
