@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -14,9 +14,11 @@ pub struct ClockStep {
 
 impl FaultKind for ClockStep {
     const NAME: &'static str = "clock-step";
+    const FAMILY: Family = Family::Clock;
     const WHAT: &'static str = "the node's clock jumps";
     const PARAMETERS: &'static [Parameter] =
-        &[("node", "whose clock"), ("milliseconds", "how far; negative is back")];
+        &[NODE, Parameter::required("milliseconds", "number", "how far; negative is back")];
+    const EXAMPLE: &'static str = "node = \"m2\", milliseconds = -500";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;

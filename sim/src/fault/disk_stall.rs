@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
-use crate::duration;
+use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -18,10 +17,11 @@ pub struct DiskStall {
 
 impl FaultKind for DiskStall {
     const NAME: &'static str = "disk-stall";
+    const FAMILY: Family = Family::Disk;
     const WHAT: &'static str =
         "syncs issued during the stall complete after it; reads and writes go on";
-    const PARAMETERS: &'static [Parameter] =
-        &[("node", "whose disk"), ("duration", "how long, such as \"4s\"")];
+    const PARAMETERS: &'static [Parameter] = &[NODE, DURATION];
+    const EXAMPLE: &'static str = "node = \"leader\", duration = \"4s\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
@@ -29,16 +29,12 @@ impl FaultKind for DiskStall {
         let until = (world.now() + self.duration).ns;
         world.node(node).disk.stall(now, until);
         let member = world.node(node).id;
-        Ok(Effect {
-            member: Some(member),
-            what: format!("disk of m{} stalls for {}", member.0, duration::format(self.duration)),
-            lasts: Some(self.duration),
-            // A stall that ends by itself is over already; one that is healed early ends here.
-            undo: Some(Box::new(move |world| {
-                let now = world.now().ns;
-                world.node(node).disk.heal(now);
-            })),
-        })
+        let what = format!("disk of m{} stalls", member.0);
+        // A stall that ends by itself is over already; one that is healed early ends here.
+        Ok(Effect::lasting(Some(member), what, self.duration, move |world| {
+            let now = world.now().ns;
+            world.node(node).disk.heal(now);
+        }))
     }
 
     fn draw(draw: &mut Draw) -> Option<Self> {

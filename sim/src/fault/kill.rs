@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -13,8 +13,10 @@ pub struct Kill {
 
 impl FaultKind for Kill {
     const NAME: &'static str = "kill";
+    const FAMILY: Family = Family::Process;
     const WHAT: &'static str = "the process ends; its memory is lost, what it wrote is not";
-    const PARAMETERS: &'static [Parameter] = &[("node", "which process")];
+    const PARAMETERS: &'static [Parameter] = &[NODE];
+    const EXAMPLE: &'static str = "node = \"follower\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;

@@ -5,15 +5,13 @@
 //!
 //! In a scenario file or trace a fault is a table: `{ kind = "disk-stall", node = "leader", duration = "4s" }`.
 
-use std::time::Duration;
-
-use detkv_core::MemberId;
 use serde::{Deserialize, Serialize};
 
 mod clock_step;
 mod disk_stall;
 mod draw;
 mod kill;
+mod kind;
 mod partition;
 mod pause;
 mod power_loss;
@@ -25,6 +23,8 @@ pub use clock_step::ClockStep;
 pub use disk_stall::DiskStall;
 pub use draw::Draw;
 pub use kill::Kill;
+use kind::{DURATION, NODE, Step, Undo};
+pub use kind::{Effect, Family, FaultKind, KindInfo, Parameter};
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
 pub use power_loss::PowerLoss;
@@ -32,67 +32,17 @@ pub use restart::Restart;
 pub use stop::Stop;
 pub use target::Target;
 
+use detkv_core::MemberId;
+
 use crate::history::{Event, Fact};
 use crate::trace::Decision;
 use crate::world::{self, World};
-
-/// Name and meaning of a parameter.
-pub type Parameter = (&'static str, &'static str);
-
-/// One kind of fault.
-pub trait FaultKind {
-    const NAME: &'static str;
-    /// One line: what happens.
-    const WHAT: &'static str;
-    const PARAMETERS: &'static [Parameter];
-
-    /// Takes effect. Errors: why it cannot (no such node, no leader): the fault is then skipped.
-    fn begin(&self, world: &mut World) -> Result<Effect, String>;
-
-    /// Parameters for a swarm run; `None` where it makes no sense, as a partition of one member.
-    ///
-    /// One that takes bytes that were durable goes to [`Draw::expendable`] only: a run that lost the
-    /// copies of a quorum could claim nothing any more.
-    fn draw(draw: &mut Draw) -> Option<Self>
-    where
-        Self: Sized;
-}
-
-/// Takes a fault back.
-type Undo = Box<dyn FnOnce(&mut World)>;
-
-/// What a fault did.
-#[derive(Default)]
-pub struct Effect {
-    /// The member that it is about, if it is one.
-    pub member: Option<MemberId>,
-    /// Reads as a line of the story.
-    pub what: String,
-    /// How long it lasts; nothing for what happens at once.
-    pub lasts: Option<Duration>,
-    /// Takes it back.
-    pub undo: Option<Undo>,
-}
-
-impl Effect {
-    /// Something that happened at once to a member.
-    fn at_once(member: MemberId, what: impl Into<String>) -> Self {
-        Self { member: Some(member), what: what.into(), ..Self::default() }
-    }
-}
 
 /// A fault that lasts.
 pub struct Active {
     number: u32,
     undo: Undo,
-}
-
-/// A line of the registry.
-#[derive(Clone, Copy, Debug)]
-pub struct KindInfo {
-    pub name: &'static str,
-    pub what: &'static str,
-    pub parameters: &'static [Parameter],
+    step: Option<Step>,
 }
 
 macro_rules! faults {
@@ -108,13 +58,32 @@ macro_rules! faults {
             /// Every kind there is.
             pub const KINDS: &'static [KindInfo] = &[$(KindInfo {
                 name: $kind::NAME,
+                family: $kind::FAMILY,
                 what: $kind::WHAT,
                 parameters: $kind::PARAMETERS,
+                example: $kind::EXAMPLE,
+                survivable: $kind::IS_SURVIVABLE,
             },)*];
 
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Fault::$kind(_) => $kind::NAME,)*
+                }
+            }
+
+            /// Whether the parameters make sense together.
+            ///
+            /// Errors: which one does not, in backquotes, and what was expected.
+            pub fn check(&self) -> Result<(), String> {
+                match self {
+                    $(Fault::$kind(kind) => kind.check(),)*
+                }
+            }
+
+            /// False where the disk lies about what is durable: no store keeps its promises then.
+            pub fn is_survivable(&self) -> bool {
+                match self {
+                    $(Fault::$kind(_) => $kind::IS_SURVIVABLE,)*
                 }
             }
 
@@ -157,11 +126,17 @@ impl World {
                 return self.record_begin(number, what, None);
             }
         };
-        let Effect { member, what, lasts, undo } = effect;
+        let Effect { member, what, lasts, undo, steps } = effect;
         self.decide(|| Decision::Fault { at_ns, fault, target: member.map(|id| id.0) });
         self.record_begin(number, what, member);
-        if let Some(undo) = undo {
-            self.active_faults.push(Active { number, undo });
+        let (first, step) = steps.unzip();
+        if undo.is_some() || step.is_some() {
+            let undo = undo.unwrap_or_else(|| Box::new(|_| {}));
+            self.active_faults.push(Active { number, undo, step });
+        }
+        if let Some(first) = first {
+            let at = (self.now() + first).ns;
+            self.schedule(at, world::Event::FaultStep { fault: number });
         }
         if let Some(lasts) = lasts {
             let at = (self.now() + lasts).ns;
@@ -182,11 +157,26 @@ impl World {
         }
     }
 
+    /// The next step of a fault is due, unless it is over.
+    pub(crate) fn on_fault_step(&mut self, number: u32) {
+        let Some(place) = self.active_faults.iter().position(|fault| fault.number == number) else {
+            return;
+        };
+        let Some(mut step) = self.active_faults[place].step.take() else { return };
+        let Some(again) = step(self) else { return };
+        // A step may end faults: look it up again.
+        if let Some(fault) = self.active_faults.iter_mut().find(|fault| fault.number == number) {
+            fault.step = Some(step);
+            let at = (self.now() + again).ns;
+            self.schedule(at, world::Event::FaultStep { fault: number });
+        }
+    }
+
     /// Ends every fault and starts every node that is down.
     pub fn heal_all(&mut self) {
         let at_ns = self.now().ns;
         self.decide(|| Decision::HealAll { at_ns });
-        while let Some(Active { number, undo }) = self.active_faults.pop() {
+        while let Some(Active { number, undo, .. }) = self.active_faults.pop() {
             undo(self);
             self.record(Event::Fact(Fact::FaultEnded { fault: number }));
         }

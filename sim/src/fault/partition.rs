@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
-use crate::duration;
+use super::{DURATION, Draw, Effect, Family, FaultKind, Parameter, Target};
 use crate::net::Endpoint;
 use crate::world::World;
 
@@ -37,13 +36,26 @@ pub enum Direction {
 
 impl FaultKind for Partition {
     const NAME: &'static str = "partition";
+    const FAMILY: Family = Family::Network;
     const WHAT: &'static str = "the network between the nodes and all other members is cut";
     const PARAMETERS: &'static [Parameter] = &[
-        ("nodes", "one side, such as [\"leader\"]"),
-        ("direction", "\"both\", \"outgoing\" or \"incoming\", seen from the nodes"),
-        ("duration", "how long, such as \"10s\""),
-        ("clients", "numbers of the clients that reach only these nodes"),
+        Parameter::required("nodes", "list of nodes", "one side, such as [\"leader\"]"),
+        Parameter::optional(
+            "direction",
+            "\"both\", \"outgoing\", \"incoming\"",
+            "\"both\"",
+            "seen from the nodes",
+        ),
+        DURATION,
+        Parameter::optional(
+            "clients",
+            "list of numbers",
+            "[]",
+            "the clients that reach only these nodes; all others reach every member",
+        ),
     ];
+    const EXAMPLE: &'static str =
+        "nodes = [\"leader\"], duration = \"10s\", direction = \"outgoing\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let inside: Vec<u32> =
@@ -69,19 +81,11 @@ impl FaultKind for Partition {
         cuts.iter().for_each(|(from, to)| world.cut(*from, *to));
         let names: Vec<String> =
             inside.iter().map(|node| format!("m{}", world.node(*node).id.0)).collect();
-        Ok(Effect {
-            member: (inside.len() == 1).then(|| world.node(inside[0]).id),
-            what: format!(
-                "network of {} is cut ({:?}) for {}",
-                names.join(", "),
-                self.direction,
-                duration::format(self.duration)
-            ),
-            lasts: Some(self.duration),
-            undo: Some(Box::new(move |world| {
-                cuts.iter().for_each(|(from, to)| world.mend(*from, *to));
-            })),
-        })
+        let member = (inside.len() == 1).then(|| world.node(inside[0]).id);
+        let what = format!("network of {} is cut ({:?})", names.join(", "), self.direction);
+        Ok(Effect::lasting(member, what, self.duration, move |world| {
+            cuts.iter().for_each(|(from, to)| world.mend(*from, *to));
+        }))
     }
 
     fn draw(draw: &mut Draw) -> Option<Self> {

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
-use crate::duration;
+use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -18,20 +17,18 @@ pub struct Pause {
 
 impl FaultKind for Pause {
     const NAME: &'static str = "pause";
+    const FAMILY: Family = Family::Process;
     const WHAT: &'static str = "the process does nothing for a while; what comes in waits";
-    const PARAMETERS: &'static [Parameter] =
-        &[("node", "which process"), ("duration", "how long, such as \"2s\"")];
+    const PARAMETERS: &'static [Parameter] = &[NODE, DURATION];
+    const EXAMPLE: &'static str = "node = \"leader\", duration = \"2s\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
         let member = world.node(node).id;
         world.pause(node);
-        Ok(Effect {
-            member: Some(member),
-            what: format!("m{} is paused for {}", member.0, duration::format(self.duration)),
-            lasts: Some(self.duration),
-            undo: Some(Box::new(move |world| world.resume(node))),
-        })
+        let what = format!("m{} is paused", member.0);
+        let undo = move |world: &mut World| world.resume(node);
+        Ok(Effect::lasting(Some(member), what, self.duration, undo))
     }
 
     fn draw(draw: &mut Draw) -> Option<Self> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -13,9 +13,11 @@ pub struct PowerLoss {
 
 impl FaultKind for PowerLoss {
     const NAME: &'static str = "power-loss";
+    const FAMILY: Family = Family::Process;
     const WHAT: &'static str =
         "the machine goes dark; un-synced writes and names are kept, lost or torn";
-    const PARAMETERS: &'static [Parameter] = &[("node", "which machine")];
+    const PARAMETERS: &'static [Parameter] = &[NODE];
+    const EXAMPLE: &'static str = "node = \"leader\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;

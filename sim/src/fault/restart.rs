@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Effect, FaultKind, Parameter, Target};
+use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -13,8 +13,10 @@ pub struct Restart {
 
 impl FaultKind for Restart {
     const NAME: &'static str = "restart";
+    const FAMILY: Family = Family::Process;
     const WHAT: &'static str = "the process is started; one that runs is killed first";
-    const PARAMETERS: &'static [Parameter] = &[("node", "which process")];
+    const PARAMETERS: &'static [Parameter] = &[NODE];
+    const EXAMPLE: &'static str = "node = \"m1\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;

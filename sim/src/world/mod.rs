@@ -192,6 +192,10 @@ pub enum Event {
     FaultEnd {
         fault: u32,
     },
+    /// What comes next in a fault that has steps.
+    FaultStep {
+        fault: u32,
+    },
 }
 
 /// Everything simulated.
@@ -332,6 +336,7 @@ impl World {
             Event::CallTimeouts { timeout } => self.on_call_timeouts(timeout),
             Event::Wake { sleeper } => sleeper.wake(),
             Event::FaultEnd { fault } => self.on_fault_end(fault),
+            Event::FaultStep { fault } => self.on_fault_step(fault),
         }
     }
 
