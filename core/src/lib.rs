@@ -13,6 +13,7 @@
 //! | `recovery` | a data directory becomes a member, step by step |
 //! | `watch`, `lease`, `cluster` | what their names say |
 //! | `snapshot` | sending a store to a lagging follower and installing it |
+//! | `probe` | in-code faults and marks of the simulator; nothing in the shipped server |
 
 pub mod api;
 mod cluster;
@@ -24,6 +25,7 @@ pub mod limits;
 pub mod member;
 pub mod mvcc;
 pub mod pb;
+pub mod probe;
 mod raft;
 mod recovery;
 mod snapshot;

@@ -16,6 +16,7 @@ use crate::mvcc::{DB_PATH, Store, StoreOptions};
 use crate::pb::raftpb;
 use crate::raft::{RaftNode, Restart, conf_state_from_pb};
 use crate::snapshot::{RECEIVING_PREFIX, received_path};
+use crate::sometimes;
 use crate::time::Instant;
 use crate::wal::{Recovered, SNAP_DIR, Wal, WalMetadata, WalRecovery, WalStep, encode_snap};
 
@@ -143,6 +144,7 @@ impl Recovery {
         if let Some(snapshot) = snapshot {
             let from = received_path(snapshot.index);
             if self.files.len(&from).map_err(|e| io(&from, e))?.is_some() {
+                sometimes!("snapshot.install-finished-by-recovery");
                 self.lane.push(DiskAction::Rename { from, to: DB_PATH.to_owned() });
                 self.lane.push(sync.clone());
             }
@@ -154,6 +156,7 @@ impl Recovery {
             let path = format!("{SNAP_DIR}/{name}");
             let stale = name.ends_with(".snap.db") && Some(&path) != kept.as_ref();
             if stale || name.ends_with(".snap.tmp") || name.starts_with(RECEIVING_PREFIX) {
+                sometimes!("snapshot.leftover-removed");
                 self.lane.push(DiskAction::Remove { path });
             }
         }
@@ -186,7 +189,9 @@ impl Recovery {
         // Entries are written before the hard state of their batch: a crash between leaves a term
         // that nobody was told of.
         let last_term = log.entries.last().map_or(offset.1, |e| e.term);
+        sometimes!(applied < hard_state.commit, "recovery.backend-behind");
         if last_term > hard_state.term {
+            sometimes!("recovery.term-from-entries");
             hard_state.term = last_term;
             hard_state.vote = 0;
         }

@@ -54,6 +54,7 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
         net: scenario.net.clone(),
         cpu: scenario.cpu,
         clocks: scenario.clocks.clone(),
+        buggify: scenario.buggify,
         log_level: Some(detkv_core::Level::Warn),
         trace,
         ..SimConfig::new(seed)

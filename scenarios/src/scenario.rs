@@ -64,6 +64,8 @@ pub struct Scenario {
     pub net: NetModel,
     pub cpu: CpuModel,
     pub clocks: BTreeMap<u64, ClockModel>,
+    /// In-code faults happen.
+    pub buggify: bool,
     pub workloads: Vec<Workload>,
     pub faults: Vec<FaultPlan>,
     pub expect: Expect,
@@ -152,6 +154,8 @@ struct File {
     cpu: CpuModel,
     #[serde(default)]
     clocks: BTreeMap<String, ClockModel>,
+    #[serde(default)]
+    buggify: bool,
     #[serde(default)]
     workload: Vec<Spanned<Table>>,
     #[serde(default)]
@@ -263,6 +267,7 @@ impl Scenario {
             net: file.net,
             cpu: file.cpu,
             clocks: clocks.collect::<Result<_, _>>()?,
+            buggify: file.buggify,
             workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,
             faults: file.fault.iter().map(fault).collect::<Result<_, _>>()?,
             expect: file.expect,

@@ -12,6 +12,7 @@ use crate::cpu::CpuModel;
 use crate::disk::{DiskCounters, DiskModel};
 use crate::history::History;
 use crate::net::{Endpoint, LinkCounters, NetModel};
+use crate::probe::ProbeCounts;
 use crate::trace::{Decision, TraceSummary};
 
 /// Changes a member's configuration before it is opened.
@@ -34,6 +35,8 @@ pub struct SimConfig {
     pub cpu: CpuModel,
     /// Clocks that differ from true time, by member id.
     pub clocks: BTreeMap<u64, ClockModel>,
+    /// In-code faults happen (`detkv_core::buggify!`).
+    pub buggify: bool,
     /// A state sample is recorded when a member's applied index passes a multiple of this.
     pub sample_every: u64,
     /// Log lines of members from this level on are kept.
@@ -75,6 +78,7 @@ impl SimConfig {
             net: NetModel::default(),
             cpu: CpuModel::default(),
             clocks: BTreeMap::new(),
+            buggify: false,
             sample_every: 1_000,
             log_level: None,
             trace: TraceOptions::default(),
@@ -144,6 +148,8 @@ pub struct RunOutcome {
     pub syncs: Vec<SyncRecord>,
     /// Assertions of members that failed: each is a bug, whatever the checkers say.
     pub panics: Vec<String>,
+    /// In-code faults and marks.
+    pub probes: ProbeCounts,
     pub disks: Vec<(MemberId, DiskCounters)>,
     pub links: Vec<(Endpoint, Endpoint, LinkCounters)>,
 }

@@ -29,6 +29,7 @@
 //! | `shell` | madsim around the run; the only file that names it |
 //! | `rng` | named random streams, integer sampling |
 //! | `trace` | event hash, decision trace |
+//! | `probe` | in-code faults and marks |
 //! | `client`, `history`, `check` | workloads, what they saw, what it must obey |
 
 pub mod check;
@@ -44,6 +45,7 @@ pub mod handle;
 pub mod history;
 pub mod kernel;
 pub mod net;
+pub mod probe;
 pub mod rng;
 mod shell;
 pub mod trace;

@@ -7,6 +7,7 @@ use crate::error::{ApiError, Halt};
 use crate::event::{Level, MemberId};
 use crate::limits;
 use crate::pb::{etcdserverpb as pb, membershippb, raftpb};
+use crate::sometimes;
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -83,6 +84,7 @@ impl Member {
                 self.lead.elected_at = self.now;
                 self.metrics.add(&self.metrics.leader_changes_seen_total);
                 let failed = self.reads.fail_flight();
+                sometimes!(!failed.is_empty(), "reads.failed-by-new-leader");
                 self.fail_reads(failed);
                 sent = true;
             }
@@ -198,6 +200,7 @@ impl Member {
         }
         if let Some(to) = self.node.best_transferee() {
             self.lead.handed_over = true;
+            sometimes!("lead.handed-over");
             self.metrics.add(&self.metrics.planned_transfers_total);
             let fields = vec![("to", to.to_string()), ("reason", "slow disk".to_owned())];
             self.log(Level::Info, "leadership transfer starting", fields);
@@ -245,6 +248,7 @@ impl Member {
             self.store.durable_index() >= last
         };
         if is_durable && self.jobs_under_way == 0 {
+            sometimes!("lead.planned-stop");
             self.halt = Some(Halt::Stopped);
         }
     }

@@ -15,6 +15,7 @@ use crate::limits;
 use crate::pb::etcdserverpb as pb;
 use crate::pb::peer::{self, Frame, frame::Body};
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// A question about a lease.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +117,7 @@ impl Member {
         }
         for (id, asked) in self.leases.asked.iter_mut().filter(|(_, a)| a.sent_to.is_none()) {
             asked.sent_to = Some(leader);
+            sometimes!("lease.asked-leader");
             let LeaseAsk { lease_id, renew, keys, .. } = asked.ask;
             let forward = peer::LeaseForward { request_id: *id, lease_id, renew, keys };
             self.frames.push((leader, Frame { body: Some(Body::LeaseForward(forward)) }));
@@ -138,6 +140,7 @@ impl Member {
             return;
         }
         if r.not_leader {
+            sometimes!("lease.asked-non-leader");
             asked.sent_to = None; // asked again at the next tick
             return;
         }
@@ -160,6 +163,7 @@ impl Member {
                 }
                 Renewal::Unknown => {}
                 Renewal::Expiring => {
+                    sometimes!("lease.renewed-too-late");
                     self.leases.expiring.entry(ask.lease_id).or_default().push(ask);
                     return;
                 }
@@ -215,8 +219,11 @@ impl Member {
     /// Proposes the revoke of what fell due.
     pub(super) fn expire_leases(&mut self) {
         let timeout = self.config.request_timeout();
-        let due = self.lessor.take_expired(self.now, limits::LEASE_REVOKES_PER_ROUND, timeout);
+        let one = buggify!("lease.one-revoke");
+        let most = if one { 1 } else { limits::LEASE_REVOKES_PER_ROUND };
+        let due = self.lessor.take_expired(self.now, most, timeout);
         for id in due {
+            sometimes!("lease.expired");
             self.metrics.add(&self.metrics.lease_expired_total);
             let revoke = pb::LeaseRevokeRequest { id };
             let request =

@@ -15,6 +15,7 @@ use crate::mvcc;
 use crate::pb::etcdserverpb as pb;
 use crate::pb::peer::{self, Frame, forward_refused::Refusal, frame::Body};
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// Somebody who waits for a ReadIndex round.
 #[derive(Debug)]
@@ -150,7 +151,8 @@ impl Member {
     ) -> Result<u64, ApiError> {
         let id = self.pending.next_id(&mut self.rng);
         request.header = Some(pb::RequestHeader { id, ..Default::default() });
-        if self.is_overloaded() {
+        let is_refused = client.is_some() && buggify!("requests.too-many");
+        if is_refused || self.is_overloaded() {
             return Err(ApiError::TooManyRequests);
         }
         let data = Bytes::from(request.encode_to_vec());
@@ -189,6 +191,7 @@ impl Member {
                 let data = proposal.data.clone();
                 proposal.place = Place::Proposed;
                 if !self.node.propose(EntryType::EntryNormal, data) {
+                    sometimes!("requests.dropped-by-transfer");
                     self.fail(id, ApiError::ProposalDropped);
                 }
             } else if let Some(leader) = reachable {
@@ -211,7 +214,7 @@ impl Member {
     /// A follower's client asks through us. At most once: never forwarded again (rules 8).
     pub(super) fn handle_forward(&mut self, from: MemberId, forward: peer::Forward) {
         let leads = self.node.is_leader() && self.lead.stopping.is_none();
-        let refusal = if !leads || forward.conf_change {
+        let refusal = if !leads || forward.conf_change || buggify!("requests.refuse-forward") {
             Some(Refusal::NotLeader)
         } else if self.is_overloaded() {
             Some(Refusal::TooManyRequests)
@@ -249,7 +252,10 @@ impl Member {
     pub(super) fn handle_forward_refused(&mut self, from: MemberId, refused: peer::ForwardRefused) {
         match refused.refusal() {
             // Not proposed, so it may be sent again: at the next tick, or to the next leader.
-            Refusal::NotLeader => self.pending.requeue(refused.request_id, from),
+            Refusal::NotLeader => {
+                sometimes!("requests.requeued");
+                self.pending.requeue(refused.request_id, from);
+            }
             Refusal::TooManyRequests => self.fail(refused.request_id, ApiError::TooManyRequests),
             Refusal::Dropped => self.fail(refused.request_id, ApiError::ProposalDropped),
         }
@@ -301,6 +307,7 @@ impl Member {
     pub(super) fn expire_proposals(&mut self) {
         self.pending.tidy();
         for proposal in self.pending.take_expired(self.now) {
+            sometimes!("requests.timed-out");
             self.metrics.add(&self.metrics.proposals_failed_total);
             let error = match proposal.place {
                 Place::Queued => ApiError::DeadlineExceeded,

@@ -15,6 +15,7 @@ use super::rows::RowKey;
 use super::schedule::COMPACTION_PAUSE;
 use crate::limits::COMPACTION_SLICE_ROWS;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// Index entries one slice visits at most: bounds the time under the lock.
 const SLICE_KEYS_MAX: usize = 10_000;
@@ -48,6 +49,7 @@ pub(crate) struct Slice {
 impl Compaction {
     /// As a file has it; an unfinished compaction starts again from the first key.
     pub fn resume(scheduled: i64, finished: i64) -> Self {
+        sometimes!(finished < scheduled, "mvcc.compaction-resumed");
         Self { scheduled, finished, pass: None, slice_at: Instant::ZERO }
     }
 
@@ -80,6 +82,7 @@ impl Compaction {
         let pass = self.pass.get_or_insert(Pass { revision: scheduled, after: None });
         let (deleted, is_finished) = pass.advance(index);
         let revision = pass.revision;
+        sometimes!(!is_finished, "mvcc.compaction-in-slices");
         if is_finished {
             self.pass = None;
             self.finished = revision;
@@ -94,12 +97,13 @@ impl Pass {
     fn advance(&mut self, index: &mut BTreeMap<Bytes, KeyIndex>) -> (Vec<RowKey>, bool) {
         let mut dropped = Vec::new();
         let mut emptied = Vec::new();
+        let keys_max = if buggify!("mvcc.compact-one-key") { 1 } else { SLICE_KEYS_MAX };
         let lower = self.after.take().map_or(Bound::Unbounded, Bound::Excluded);
         for (visited, (key, entry)) in index.range_mut((lower, Bound::Unbounded)).enumerate() {
             if entry.compact(self.revision, &mut dropped) {
                 emptied.push(key.clone());
             }
-            if visited + 1 >= SLICE_KEYS_MAX || dropped.len() >= COMPACTION_SLICE_ROWS {
+            if visited + 1 >= keys_max || dropped.len() >= COMPACTION_SLICE_ROWS {
                 self.after = Some(key.clone());
                 break;
             }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::state::State;
+use crate::buggify;
 
 /// Index entries visited per turn under the lock.
 const TURN_KEYS: usize = 1_000;
@@ -30,7 +31,8 @@ impl Evictor {
 
     /// Call after a job: what it wrote may go.
     pub fn run(&mut self, state: &RwLock<State>) {
-        let Some(bytes_max) = self.bytes_max else { return };
+        let all = buggify!("mvcc.evict-all").then_some(0);
+        let Some(bytes_max) = all.or(self.bytes_max) else { return };
         for _ in 0..TURNS_MAX {
             if state.read().resident_bytes <= bytes_max {
                 return;

@@ -11,6 +11,7 @@ use super::store::Store;
 use super::{StoreEvent, StoreOptions};
 use crate::error::Halt;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// Pause between two compaction slices (etcd's value).
 pub(super) const COMPACTION_PAUSE: Duration = Duration::from_millis(10);
@@ -107,12 +108,15 @@ impl Store {
         } else {
             self.schedule.batch_since.get_or_insert(now);
         }
-        let immediate = self.schedule.immediate_always || now >= self.schedule.sync_at();
-        let batch_due = self.schedule.batch_since.is_some_and(|since| {
-            self.is_batch_forced() || now >= since + self.schedule.options.batch_interval
+        let at_once = buggify!("mvcc.commit-now");
+        let immediate = at_once || self.schedule.immediate_always || now >= self.schedule.sync_at();
+        let is_held = !self.schedule.immediate_always && buggify!("mvcc.slow-batch");
+        let batch_due = self.schedule.batch_since.filter(|_| !is_held).is_some_and(|since| {
+            at_once || self.is_batch_forced() || now >= since + self.schedule.options.batch_interval
         });
         let can_cut = self.batch.has_up_to(persisted_index);
         self.schedule.is_blocked = batch_due && !can_cut;
+        sometimes!(self.schedule.is_blocked, "mvcc.batch-blocked");
         let sync_due = self.schedule.is_unsynced() && immediate;
         if (batch_due && can_cut) || sync_due {
             return Some(self.cut_batch(now, persisted_index, immediate));

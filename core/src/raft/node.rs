@@ -28,6 +28,7 @@ use crate::member::Role;
 use crate::pb::peer::RaftMessage;
 use crate::time::Instant;
 use crate::wal::Wal;
+use crate::{buggify, sometimes};
 
 /// What recovery found.
 #[derive(Debug)]
@@ -129,13 +130,14 @@ impl RaftNode {
             restart.hard_state,
             restart.conf_state,
         );
+        let tiny = buggify!("raft.tiny-appends");
         let raft_config = raft::Config {
             id: config.id.0,
             election_tick: config.election_ticks(),
             heartbeat_tick: 1,
             applied: restart.applied,
-            max_size_per_msg: limits::APPEND_BYTES_MAX,
-            max_inflight_msgs: limits::APPENDS_IN_FLIGHT_MAX,
+            max_size_per_msg: if tiny { 256 } else { limits::APPEND_BYTES_MAX },
+            max_inflight_msgs: if tiny { 2 } else { limits::APPENDS_IN_FLIGHT_MAX },
             check_quorum: true,
             pre_vote: config.pre_vote,
             batch_append: true,
@@ -186,6 +188,10 @@ impl RaftNode {
             raft.election_elapsed + 1 >= raft.randomized_election_timeout() && !self.is_leader();
         // A candidate that wins at once (the last voter) must have all its log durable (rules 7).
         if campaigns && raft.raft_log.persisted < raft.raft_log.last_index() {
+            sometimes!("raft.campaign-put-off");
+            return;
+        }
+        if buggify!("raft.tick-missed") {
             return;
         }
         self.raw.tick();
@@ -200,6 +206,7 @@ impl RaftNode {
     pub fn step(&mut self, m: Message) {
         let unsynced = self.raw.raft.raft_log.persisted < self.raw.raft.raft_log.last_index();
         if m.get_msg_type() == MessageType::MsgTimeoutNow && unsynced {
+            sometimes!("raft.transfer-refused-unsynced");
             return; // as in maybe_tick; the transfer times out on the other side
         }
         if m.get_msg_type() == MessageType::MsgReadIndex && !self.is_leader() {
@@ -263,6 +270,7 @@ impl RaftNode {
     pub fn on_applied(&mut self, index: u64) {
         let log = &self.raw.raft.raft_log;
         let to = index.min(log.persisted).min(log.committed);
+        sometimes!(index > log.persisted, "raft.apply-before-own-sync");
         if to > log.applied {
             self.raw.advance_apply_to(to);
         }
@@ -346,9 +354,15 @@ impl RaftNode {
                 m.get_msg_type(),
                 MessageType::MsgHeartbeatResponse | MessageType::MsgReadIndex
             );
-            if free && promises_nothing { send(m, out) } else { held.push(m) }
+            if free && promises_nothing {
+                sometimes!(self.in_flight.is_some(), "raft.heartbeat-answered-during-sync");
+                send(m, out)
+            } else {
+                held.push(m)
+            }
         }
         if !held.is_empty() {
+            sometimes!(self.vote_ready > self.durable_ready, "raft.vote-while-unsynced");
             self.held.push_back((ready, held));
         }
     }
@@ -373,7 +387,12 @@ impl RaftNode {
         if !self.batch.must_sync || self.in_flight.is_some() || self.installing.is_some() {
             return;
         }
+        // The next burst comes with the next tick at the latest.
+        if buggify!("raft.hold-batch") {
+            return;
+        }
         let batch = std::mem::take(&mut self.batch);
+        sometimes!(batch.entries.len() > 1, "raft.group-commit");
         self.wal.append(&batch.entries, batch.hard_state.as_ref(), &mut self.lane);
         self.wal.sync(&mut self.lane);
         self.in_flight = Some(InFlight {
@@ -568,7 +587,8 @@ impl RaftNode {
     fn draw_timeout(&mut self) {
         let lo = self.raw.raft.election_timeout() as u64;
         let draw = mix(self.seed ^ mix(self.id ^ mix(self.raw.raft.term)));
-        self.raw.raft.set_randomized_election_timeout((lo + draw % lo) as usize);
+        let more = if buggify!("raft.shortest-timeout") { 0 } else { draw % lo };
+        self.raw.raft.set_randomized_election_timeout((lo + more) as usize);
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::event::MemberId;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// Sent again after this long, under a new context of the same round (etcd's value).
 pub const RETRY: Duration = Duration::from_millis(500);
@@ -54,7 +55,8 @@ impl<W> ReadRounds<W> {
     /// Returns the context to give to raft-rs.
     pub fn maybe_send(&mut self, now: Instant, at_once: bool) -> Option<Vec<u8>> {
         match &mut self.flight {
-            Some((sent, _)) if at_once || now >= *sent + RETRY => {
+            Some((sent, _)) if at_once || now >= *sent + RETRY || buggify!("reads.retry-now") => {
+                sometimes!(now >= *sent + RETRY, "reads.retried");
                 *sent = now;
                 self.attempt += 1;
             }

@@ -15,6 +15,7 @@ use crate::member::Member;
 use crate::mvcc::DB_PATH;
 use crate::pb::{raftpb, walpb};
 use crate::raft::conf_state_to_pb;
+use crate::sometimes;
 use crate::wal::SNAP_DIR;
 
 #[derive(Debug)]
@@ -76,6 +77,7 @@ impl Member {
             Some(Stage::Offered) if self.node.has_snapshot() => {}
             Some(Stage::Offered) => {
                 // Raft had it already, or a newer leader spoke: nothing to install.
+                sometimes!("snapshot.not-wanted");
                 let install = self.snapshots.install.take().expect("matched above");
                 self.snapshots.abandoned.push(install.path);
                 self.ack_done(install.from, install.snapshot_id);
@@ -147,6 +149,7 @@ impl Member {
         self.node.on_installed();
         self.node.on_applied(index);
         self.note_snap_file(index, name);
+        sometimes!("snapshot.installed");
         self.metrics.add(&self.metrics.snapshots_installed_total);
         self.ack_done(install.from, install.snapshot_id);
         self.log(Level::Info, "applied snapshot", vec![("snapshot-index", index.to_string())]);

@@ -7,6 +7,7 @@ use crate::member::Member;
 use crate::mvcc::SnapshotReceiver;
 use crate::pb::peer::{self, Frame, frame::Body};
 use crate::raft::{conf_state_from_pb, message_from_pb};
+use crate::sometimes;
 use crate::time::Instant;
 
 use super::install::Install;
@@ -29,6 +30,7 @@ pub struct Receiving {
 impl Member {
     pub(crate) fn handle_snapshot_header(&mut self, from: MemberId, header: peer::SnapshotHeader) {
         if self.snapshots.install.is_some() {
+            sometimes!("snapshot.refused-during-install");
             return self.ack_snapshot(
                 from,
                 header.snapshot_id,
@@ -39,6 +41,7 @@ impl Member {
             // Nothing to install; Raft on the other side goes on from our next answer.
             return self.ack_done(from, header.snapshot_id);
         }
+        sometimes!(self.snapshots.receiving.is_some(), "snapshot.replaced");
         self.drop_receiving("replaced by a newer snapshot");
         self.snapshots.receivings += 1;
         let path = receiving_path(self.snapshots.receivings);

@@ -6,6 +6,7 @@ use crate::limits;
 use crate::member::Member;
 use crate::pb::{raftpb, walpb};
 use crate::wal::{SNAP_DIR, encode_snap};
+use crate::{buggify, sometimes};
 
 #[derive(Debug)]
 pub struct Saving {
@@ -22,7 +23,8 @@ impl Member {
     pub(crate) fn maybe_save_snapshot(&mut self, durable: u64) {
         let s = &self.snapshots;
         let due = durable >= s.saved_index + self.config.snapshot_count
-            || self.node.store().bytes() > limits::LOG_BYTES_MAX;
+            || self.node.store().bytes() > limits::LOG_BYTES_MAX
+            || buggify!("snapshot.save-now");
         if !due || durable <= s.saved_index || s.saving.is_some() || self.node.is_installing() {
             return;
         }
@@ -63,6 +65,8 @@ impl Member {
         }
         let record = walpb::Snapshot { index, term, conf_state: Some(conf_state) };
         let keep = self.config.snapshot_catchup_entries;
+        let keep = if buggify!("snapshot.forget-log") { 0 } else { keep };
+        sometimes!("snapshot.saved");
         let over = self.node.store().bytes() > limits::LOG_BYTES_MAX;
         let discard_to = if over {
             index

@@ -10,6 +10,7 @@ use crate::mvcc::SnapshotPin;
 use crate::pb::peer::{self, Frame, frame::Body};
 use crate::raft::conf_state_from_pb;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// A read snapshot that raft-rs may turn into a MsgSnapshot.
 #[derive(Debug)]
@@ -135,8 +136,13 @@ impl Member {
             if let Some(header) = s.header.take() {
                 push(*peer, Body::SnapshotHeader(header));
             }
-            while !s.ended && s.sent < s.acked + limits::SNAPSHOT_WINDOW_CHUNKS {
-                let rows = match s.pin.next_rows(limits::SNAPSHOT_CHUNK_BYTES) {
+            let (window, bytes) = if buggify!("snapshot.one-chunk") {
+                (1, 1)
+            } else {
+                (limits::SNAPSHOT_WINDOW_CHUNKS, limits::SNAPSHOT_CHUNK_BYTES)
+            };
+            while !s.ended && s.sent < s.acked + window {
+                let rows = match s.pin.next_rows(bytes) {
                     Ok(rows) => rows,
                     Err(halt) => {
                         self.halt = Some(halt);
@@ -176,9 +182,11 @@ impl Member {
         self.node.report_snapshot(peer, error.is_empty());
         let to = ("to", peer.to_string());
         if error.is_empty() {
+            sometimes!("snapshot.sent");
             self.metrics.add(&self.metrics.snapshots_sent_total);
             self.log(Level::Info, "sent merged snapshot", vec![to]);
         } else {
+            sometimes!("snapshot.send-failed");
             let fields = vec![to, ("error", error.to_owned())];
             self.log(Level::Warn, "failed to send merged snapshot", fields);
         }
@@ -197,6 +205,7 @@ impl Member {
             self.node.store().withdraw_snapshot(peer.0);
         }
         for peer in self.snapshots.sending.keys().copied().collect::<Vec<_>>() {
+            sometimes!("snapshot.aborted-by-demotion");
             self.finish_send(peer, "no longer the leader");
         }
     }

@@ -18,6 +18,7 @@ use super::{SNAP_DIR, WAL_DIR, WalMetadata};
 use crate::error::OpenError;
 use crate::event::{DiskAction, DiskOp, LaneQueue, SharedFiles};
 use crate::pb::raftpb;
+use crate::sometimes;
 
 /// What the log said.
 #[derive(Debug)]
@@ -143,10 +144,12 @@ impl WalRecovery {
     /// A crash at any point of it leaves a log that recovers to the same state.
     fn repair(&self, bytes: &[u8], end: End, out: &mut LaneQueue) {
         for name in &self.leftovers {
+            sometimes!("wal.leftover-segment");
             out.push(DiskAction::Remove { path: format!("{WAL_DIR}/{name}") });
         }
         let path = self.segments[self.segments.len() - 1].path();
         if end.torn_bytes > 0 {
+            sometimes!("wal.torn-tail");
             let written = end.offset + end.torn_bytes;
             let broken = format!("{path}.broken");
             let data = Bytes::copy_from_slice(&bytes[..written]);

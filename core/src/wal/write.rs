@@ -13,6 +13,7 @@ use super::names::SegmentName;
 use super::{SNAP_DIR, WAL_DIR, WalMetadata, payload};
 use crate::event::{DiskAction, LaneQueue};
 use crate::pb::walpb;
+use crate::{buggify, sometimes};
 
 /// The writing end: frames records and pushes the disk actions.
 ///
@@ -140,6 +141,7 @@ impl Wal {
             out.push(DiskAction::Remove { path: name.path() });
             out.push(DiskAction::SyncDir { path: WAL_DIR.to_owned() });
             removed = true;
+            sometimes!("wal.segment-released");
         }
         debug_assert!(!removed || self.segments[0].first_index <= index);
     }
@@ -164,7 +166,8 @@ impl Wal {
         self.offset += len;
         self.bytes_appended += len;
         self.unsynced = true;
-        if self.offset >= self.segment_bytes {
+        if self.offset >= self.segment_bytes || buggify!("wal.cut-early") {
+            sometimes!("wal.segment-cut");
             self.cut(out);
         }
     }

@@ -11,6 +11,7 @@ use crate::error::ApiError;
 use crate::limits::{WATCH_BATCH_REVISIONS, WATCH_CATCH_UP_WATCHERS, WATCH_STREAM_BYTES_MAX};
 use crate::pb::mvccpb;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// After a round without progress (etcd's value).
 const ROUND_INTERVAL: Duration = Duration::from_millis(100);
@@ -44,11 +45,9 @@ impl WatchHub {
             .take(WATCH_CATCH_UP_WATCHERS)
             .copied()
             .collect();
-        let mut budget = Budget {
-            watchers: WATCH_CATCH_UP_WATCHERS,
-            bytes: ROUND_BYTES_MAX,
-            revisions: ROUND_REVISIONS_MAX,
-        };
+        let watchers = if buggify!("watch.one-watcher") { 1 } else { WATCH_CATCH_UP_WATCHERS };
+        let mut budget =
+            Budget { watchers, bytes: ROUND_BYTES_MAX, revisions: ROUND_REVISIONS_MAX };
         let mut progress = false;
         for stream in streams {
             if budget.is_spent() {
@@ -94,6 +93,7 @@ impl WatchHub {
                     self.send_events(slot, current, WatchEvents::Own(batch.events), batch.bytes);
                 }
                 if batch.next > current {
+                    sometimes!("watch.caught-up");
                     self.become_synced(slot, batch.next);
                 } else {
                     self.watchers.get_mut(slot).next = batch.next;
@@ -104,6 +104,7 @@ impl WatchHub {
                 let mut canceled = head(id, 0);
                 canceled.canceled = true;
                 canceled.compact_revision = store.compact_revision();
+                sometimes!("watch.compacted");
                 self.become_compacted(slot);
                 self.send(stream, canceled, WatchEvents::None, 0);
                 true
@@ -132,11 +133,12 @@ fn next_batch(watcher: &Watcher, current: i64, store: &dyn History) -> Result<Ba
     let (key, range_end) = (&watcher.span.start, watcher.span.range_end());
     let mut batch = Batch { events: Vec::new(), bytes: 0, next: watcher.next };
     let (mut revisions, mut ask) = (0, FIRST_READ_REVISIONS);
+    let revisions_max = if buggify!("watch.small-batch") { 1 } else { WATCH_BATCH_REVISIONS };
     for _ in 0..BATCH_READS_MAX {
-        if batch.next > current || revisions >= WATCH_BATCH_REVISIONS {
+        if batch.next > current || revisions >= revisions_max {
             break;
         }
-        let ask_now = ask.min(WATCH_BATCH_REVISIONS - revisions);
+        let ask_now = ask.min(revisions_max - revisions);
         let (changes, next) = store.changes(batch.next, current, key, range_end, ask_now)?;
         assert!(next > batch.next, "reading history comes further");
         batch.next = next;

@@ -23,6 +23,7 @@ use crate::limits::WATCHERS_PER_STREAM_MAX;
 use crate::pb::etcdserverpb as pb;
 use crate::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// In answers that belong to no watcher.
 pub(super) const NO_WATCH_ID: i64 = -1;
@@ -259,7 +260,8 @@ impl WatchHub {
         if chosen.is_empty() {
             return;
         }
-        if !self.streams[&watcher.stream].has_credit() {
+        if !self.streams[&watcher.stream].has_credit() || buggify!("watch.fall-behind") {
+            sometimes!("watch.fell-behind");
             return self.become_unsynced(slot, revision);
         }
         let (events, bytes) = delivery.select(chosen, watcher.prev_kv);
@@ -362,8 +364,10 @@ impl WatchHub {
         if !cut {
             return self.send(stream, head, events, events_bytes);
         }
-        let limit = self.options.fragment_bytes;
+        let at_once = buggify!("watch.fragment-now");
+        let limit = if at_once { 1 } else { self.options.fragment_bytes };
         fragment(&head.clone(), events, events_bytes, limit, |events, more, bytes| {
+            sometimes!(more, "watch.fragmented");
             let part = pb::WatchResponse { fragment: more, ..head.clone() };
             self.send(stream, part, events, bytes);
         });

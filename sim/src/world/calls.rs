@@ -6,9 +6,9 @@
 use std::task::Waker;
 use std::time::Duration;
 
-use detkv_core::ApiError;
 use detkv_core::api::{ReadReady, Request, RequestId, Response, StreamId};
 use detkv_core::event::Input;
+use detkv_core::{ApiError, buggify};
 
 use super::{Event, Packet, World};
 use crate::handle::{CallError, Reply};
@@ -353,6 +353,10 @@ impl World {
     fn send_answer(&mut self, call: CallId, at: u64, answer: Result<Reply, ApiError>) {
         // A client that gave up is not answered.
         let Some(conn) = self.calls.get(&call).map(|state| state.conn) else { return };
+        self.probes.enter(self.node(self.client_conns[conn as usize].node).id.0);
+        if buggify!("driver.reply-lost") {
+            return self.reset_client(conn);
+        }
         let bytes = wire::answer_bytes(&answer);
         let answer = Box::new(answer);
         self.send_to_client(conn, at, bytes, Packet::Answer { call, answer });

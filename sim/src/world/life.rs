@@ -46,6 +46,7 @@ impl World {
     /// One step of recovery; the next one comes when its work is done.
     pub(super) fn on_recover(&mut self, node: u32, epoch: u32) {
         let now = self.kernel.now();
+        self.probes.enter(self.node(node).id.0);
         let n = self.node_mut(node);
         if n.epoch != epoch {
             return;

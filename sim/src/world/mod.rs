@@ -45,6 +45,7 @@ use crate::handle::Reply;
 use crate::history::{self, History};
 use crate::kernel::Kernel;
 use crate::net::{LinkId, Net, Next};
+use crate::probe::RunProbes;
 use crate::trace::{Decision, EventHash, Kind};
 
 /// Which of its peer's connections a frame travels on.
@@ -223,6 +224,7 @@ pub struct World {
     log: Vec<LogRecord>,
     syncs: Vec<SyncRecord>,
     panics: Vec<String>,
+    probes: RunProbes,
     /// Reused for what is folded by its `Debug` text.
     text: String,
 }
@@ -264,6 +266,7 @@ impl World {
             log: Vec::new(),
             syncs: Vec::new(),
             panics: Vec::new(),
+            probes: RunProbes::install(config.seed, config.buggify),
             text: String::new(),
             config,
         };
@@ -427,6 +430,7 @@ impl World {
             log: std::mem::take(&mut self.log),
             syncs: std::mem::take(&mut self.syncs),
             panics: std::mem::take(&mut self.panics),
+            probes: self.probes.finish(),
             disks,
             links: self.net.counters().collect(),
         }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use detkv_core::buggify;
 use detkv_core::event::{Input, Outputs};
 use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
 use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
@@ -157,6 +158,7 @@ impl World {
 
     fn run_burst(&mut self, node: u32) -> Burst {
         let (now, cpu) = (self.kernel.now(), self.config.cpu);
+        self.probes.enter(self.node(node).id.0);
         let n = self.node_mut(node);
         let local = n.clock.local(now);
         let Process::Up(member) = &mut n.process else {
@@ -204,6 +206,10 @@ impl World {
             return;
         }
         self.node_mut(node).busy = false;
+        self.probes.enter(self.node(node).id.0);
+        if buggify!("driver.spurious-deadline") {
+            self.give(node, Input::Deadline, 0);
+        }
         self.observe(node);
         self.arm_deadline(node);
         self.kick(node);
