@@ -57,11 +57,23 @@ pub struct TraceOptions {
     pub draws: bool,
     /// Keep every sync of the WAL.
     pub syncs: bool,
+    /// Watch the members' Raft logs: the raft checker judges nothing without.
+    pub raft: bool,
+    /// Keep the bytes of log entries too, for `history export`.
+    pub requests: bool,
 }
 
 impl Default for TraceOptions {
     fn default() -> Self {
-        Self { checkpoint_every: 10_000, full: 0..0, decisions: false, draws: false, syncs: false }
+        Self {
+            checkpoint_every: 10_000,
+            full: 0..0,
+            decisions: false,
+            draws: false,
+            syncs: false,
+            raft: true,
+            requests: false,
+        }
     }
 }
 

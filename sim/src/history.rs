@@ -6,9 +6,12 @@
 
 mod call;
 mod intern;
+mod raft;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 use detkv_core::api::Request;
@@ -21,6 +24,7 @@ pub use call::{
     Target, TxnAnswer, TxnCall,
 };
 pub use intern::{Interner, Value};
+pub use raft::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftStep, RaftTrace, Rare};
 
 use crate::handle::Reply;
 
@@ -104,6 +108,10 @@ pub enum Event {
     WatchClosed {
         watch: WatchId,
     },
+    /// From now on the client drains its watches slowly, on purpose.
+    ClientIsSlow {
+        client: ClientId,
+    },
     Fact(Fact),
 }
 
@@ -155,6 +163,11 @@ pub enum Fact {
         member: MemberId,
         name: &'static str,
         value: u64,
+    },
+    /// The member's clock jumped forward (or back, if negative).
+    ClockStepped {
+        member: MemberId,
+        ns: i64,
     },
     /// The script reached a phase of the run.
     Phase(Phase),
@@ -271,6 +284,29 @@ pub struct History {
     operations: Vec<Operation>,
     watches: Vec<WatchRecord>,
     facts: Vec<(Instant, Fact)>,
+    raft: RaftTrace,
+    settings: Settings,
+    /// Errors after which a request may still take effect: the client's view of what is `Unknown`.
+    errors: BTreeMap<OpId, ApiError>,
+    /// Clients that are slow on purpose: nobody waits for them.
+    slow: BTreeSet<ClientId>,
+}
+
+/// What the members were told at open, where a promise depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    pub election: Duration,
+    /// Least TTL of a lease, whole seconds.
+    pub lease_ttl_secs_min: i64,
+    /// How far any member's clock runs fast or slow, parts per million.
+    pub drift_ppm: u32,
+}
+
+impl Default for Settings {
+    /// etcd's defaults, on true clocks.
+    fn default() -> Self {
+        Self { election: Duration::from_secs(1), lease_ttl_secs_min: 2, drift_ppm: 0 }
+    }
 }
 
 impl History {
@@ -302,6 +338,9 @@ impl History {
             Event::WatchResponse { watch, response } => self.on_watch_response(at, watch, response),
             Event::WatchLost { watch } => self.on_watch_end(at, watch, WatchEnd::Lost),
             Event::WatchClosed { watch } => self.on_watch_end(at, watch, WatchEnd::Closed),
+            Event::ClientIsSlow { client } => {
+                self.slow.insert(client);
+            }
             Event::Fact(fact) => self.facts.push((at, fact)),
         }
     }
@@ -331,6 +370,37 @@ impl History {
 
     pub fn facts(&self) -> &[(Instant, Fact)] {
         &self.facts
+    }
+
+    /// What the members' Raft logs held.
+    pub fn raft(&self) -> &RaftTrace {
+        &self.raft
+    }
+
+    pub fn raft_mut(&mut self) -> &mut RaftTrace {
+        &mut self.raft
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    /// The error of an operation, whether or not it may have taken effect.
+    pub fn error(&self, op: OpId) -> Option<&ApiError> {
+        match &self.operation(op).outcome {
+            Outcome::Failed(error) => Some(error),
+            Outcome::Unknown => self.errors.get(&op),
+            _ => None,
+        }
+    }
+
+    /// Whether the client takes its time on purpose.
+    pub fn is_slow(&self, client: ClientId) -> bool {
+        self.slow.contains(&client)
     }
 
     /// When a phase was reached.
@@ -388,7 +458,10 @@ impl History {
     fn on_return(&mut self, at: Instant, op: OpId, result: Result<Reply, Failure>) {
         let outcome = match result {
             Ok(reply) => self.outcome(&reply),
-            Err(Failure::Api(error)) if may_take_effect_later(&error) => Outcome::Unknown,
+            Err(Failure::Api(error)) if may_have_effect(&error) => {
+                self.errors.insert(op, error);
+                Outcome::Unknown
+            }
             Err(Failure::Api(error)) => Outcome::Failed(Box::new(error)),
             Err(Failure::NotSent) => Outcome::NotSent,
             Err(Failure::Unknown) => Outcome::Unknown,
@@ -468,6 +541,14 @@ impl History {
         let record = &mut self.watches[watch.0 as usize];
         record.end.get_or_insert((at, end));
     }
+}
+
+/// Whether a request that got this error may take effect, or may have.
+///
+/// Besides what may come later: a write that meets the quota on its way through apply takes effect
+/// although its caller is refused (surface spec §16.6, check 2).
+fn may_have_effect(error: &ApiError) -> bool {
+    may_take_effect_later(error) || *error == ApiError::NoSpace
 }
 
 /// Whether a request that got this error may still take effect later (surface spec §10.3).

@@ -1,4 +1,9 @@
-//! Nothing acknowledged is missing in the end.
+//! Nothing acknowledged is missing.
+//!
+//! | Promise | Broken when |
+//! |---|---|
+//! | an acknowledged entry is lost | a member told a leader that a log entry is durable, and has not got it after a restart |
+//! | an acknowledged write is lost | a client was told of a write that cannot be read back in the end |
 //!
 //! After the faults the script reads everything back: a watch of every key from the oldest revision that is
 //! left, and every current row, from each member. Both are compared with the log of acknowledged writes.
@@ -23,6 +28,9 @@ impl Checker for Durability {
     }
 
     fn check(&self, case: &Case) -> Result<(), Violation> {
+        if let Some(lost) = &case.raft().lost {
+            return Err(lost.clone());
+        }
         let log = case.log_or_undecided()?;
         let newest = newest_acknowledged(log);
         let undecided = |what: &str| Violation::new("undecided", what.to_owned(), Vec::new());

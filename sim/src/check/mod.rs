@@ -10,12 +10,12 @@
 //! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create |
 //! | `durability` | what was acknowledged is there at the end |
 //! | `state` | members at the same applied index hold the same state |
-//! | `election` | one leader per term |
+//! | `raft` | leaders, votes, logs and commits obey Raft |
 
 mod durability;
-mod election;
 mod linearizability;
 mod model;
+mod raft;
 mod range;
 mod replay;
 mod serializable;
@@ -27,13 +27,14 @@ use std::cell::OnceCell;
 use std::fmt;
 
 pub use durability::Durability;
-pub use election::Election;
 pub use linearizability::Linearizability;
+pub use raft::Raft;
 pub use serializable::Serializable;
 pub use state::State;
 pub use watch::Watch;
 
 use crate::history::{History, OpId};
+use raft::RaftReplay;
 use replay::Log;
 
 /// Judges one promise.
@@ -51,7 +52,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(Watch),
         Box::new(Durability),
         Box::new(State),
-        Box::new(Election),
+        Box::new(Raft),
     ]
 }
 
@@ -84,16 +85,22 @@ impl fmt::Display for Violation {
 pub struct Case<'h> {
     pub history: &'h History,
     log: OnceCell<Result<Log<'h>, Violation>>,
+    raft: OnceCell<RaftReplay>,
 }
 
 impl<'h> Case<'h> {
     pub fn new(history: &'h History) -> Self {
-        Self { history, log: OnceCell::new() }
+        Self { history, log: OnceCell::new(), raft: OnceCell::new() }
     }
 
     /// The writes in the order of their revisions, or why there is no such order.
     fn log(&self) -> Result<&Log<'h>, &Violation> {
         self.log.get_or_init(|| replay::replay(self.history)).as_ref()
+    }
+
+    /// The members' Raft logs, replayed.
+    fn raft(&self) -> &RaftReplay {
+        self.raft.get_or_init(|| raft::replay(self.history))
     }
 
     /// For checkers that compare with the log: without one they cannot judge.

@@ -93,6 +93,7 @@ impl World {
                 n.busy = false;
                 let member = n.id;
                 self.fact(Fact::Up { member });
+                self.observe_raft(node);
                 self.give(node, Input::Deadline, 0);
             }
             Err(error) => self.end_process(node, DownHow::OpenFailed(error.to_string())),
@@ -164,6 +165,8 @@ impl World {
         let n = self.node_mut(node);
         n.clock.step(now, ns);
         n.deadline_at = None;
+        let member = n.id;
+        self.fact(Fact::ClockStepped { member, ns });
         self.arm_deadline(node);
     }
 
@@ -202,6 +205,7 @@ impl World {
 
     /// Whatever the reason: the process is gone, with its memory, connections and un-done writes.
     pub(super) fn end_process(&mut self, node: u32, how: DownHow) {
+        self.observe_end(node);
         let now = self.now_ns();
         let n = self.node_mut(node);
         n.disk.kill(now);

@@ -12,6 +12,7 @@
 //! | `calls` | clients' connections and requests |
 //! | `streams` | watch streams |
 //! | `observe` | facts: roles, state samples |
+//! | `raft_facts` | facts: Raft logs, votes, commits |
 
 mod calls;
 mod life;
@@ -19,6 +20,7 @@ mod node;
 mod observe;
 mod peers;
 mod perform;
+mod raft_facts;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -227,6 +229,8 @@ pub struct World {
     probes: RunProbes,
     /// Reused for what is folded by its `Debug` text.
     text: String,
+    /// Reused for the entries that a burst appended.
+    entry_ids: Vec<history::EntryId>,
 }
 
 impl World {
@@ -268,8 +272,13 @@ impl World {
             panics: Vec::new(),
             probes: RunProbes::install(config.seed, config.buggify),
             text: String::new(),
+            entry_ids: Vec::new(),
             config,
         };
+        world.history.set_settings(settings(&world.config, &world.nodes));
+        if world.config.trace.requests {
+            world.history.raft_mut().keep_payloads();
+        }
         for node in 0..world.nodes.len() as u32 {
             world.start(node);
         }
@@ -434,6 +443,19 @@ impl World {
             disks,
             links: self.net.counters().collect(),
         }
+    }
+}
+
+/// What the checkers must know of the members' configuration.
+fn settings(config: &SimConfig, nodes: &[Node]) -> history::Settings {
+    let drift = config.clocks.values().map(|clock| clock.drift_ppm.unsigned_abs());
+    let first = nodes.first().map(|node| &node.config);
+    let default = history::Settings::default();
+    history::Settings {
+        election: first.map_or(default.election, |core| core.election),
+        lease_ttl_secs_min: first
+            .map_or(default.lease_ttl_secs_min, detkv_core::Config::lease_ttl_secs_min),
+        drift_ppm: drift.max().unwrap_or(0),
     }
 }
 

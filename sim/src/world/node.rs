@@ -8,6 +8,7 @@ use detkv_core::event::{Input, Outputs};
 use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
 use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
 
+use super::raft_facts::RaftSeen;
 use super::{Event, World};
 use crate::clock::NodeClock;
 use crate::config::SimConfig;
@@ -62,6 +63,7 @@ pub struct Node {
     pub(super) metrics: [u64; 2],
     pub(super) applied: u64,
     pub(super) sampled: u64,
+    pub(super) raft: RaftSeen,
 }
 
 impl Node {
@@ -95,6 +97,7 @@ impl Node {
             metrics: [0; 2],
             applied: 0,
             sampled: 0,
+            raft: RaftSeen::default(),
         }
     }
 

@@ -12,6 +12,7 @@ const WATCHED: [&str; 2] = ["planned_transfers_total", "slow_disk_alarm"];
 impl World {
     /// After a burst: records what changed.
     pub(super) fn observe(&mut self, node: u32) {
+        self.observe_raft(node);
         let n = self.node(node);
         let Process::Up(member) = &n.process else { return };
         let (role, term, leader) = member.raft_view();

@@ -31,6 +31,7 @@ impl World {
             self.on_peers(node, &peers);
         }
         for (to, frame) in out.messages.drain(..) {
+            self.observe_frame(node, to, &frame);
             self.send_frame(node, to, FrameLane::Messages, frame);
         }
         for (to, frame) in out.snapshot_frames.drain(..) {
