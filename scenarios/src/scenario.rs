@@ -314,6 +314,7 @@ fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
     let times: Table = FAULT_TIMES.iter().filter_map(|key| entry.remove_entry(*key)).collect();
     let times: FaultTimes = from_entry(times)?;
     let fault: Fault = from_entry(entry)?;
+    fault.check()?;
     if times.times == 0 {
         return Err("`times` is 0, expected at least 1".to_owned());
     }

@@ -36,22 +36,19 @@ impl StorageBackend for Backend {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         state.check(self.generation)?;
-        state.backend_set_len(self.inode, len);
-        Ok(())
+        state.backend_set_len(self.inode, len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         state.check(self.generation)?;
-        state.backend_sync(self.inode);
-        Ok(())
+        state.backend_sync(self.inode)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state.lock();
         state.check(self.generation)?;
-        state.backend_write(self.inode, offset, data);
-        Ok(())
+        state.backend_write(self.inode, offset, data)
     }
 
     fn close(&self) -> io::Result<()> {

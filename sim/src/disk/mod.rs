@@ -9,6 +9,7 @@
 //! | `file` | un-synced writes of one file: undo, power loss per sector |
 //! | `dir` | un-synced names of one directory |
 //! | `device` | the model: latency of syncs, queue, stalls |
+//! | `rules` | what is to fail |
 //! | `backend` | a file as redb's storage |
 //!
 //! What survives what:
@@ -25,6 +26,7 @@ mod backend;
 mod device;
 mod dir;
 mod file;
+mod rules;
 mod sparse;
 mod state;
 
@@ -36,6 +38,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use device::{CrashModel, DiskModel, transfer_ns};
+pub use rules::{DiskLane, DiskOp, RuleId, Scope, Trouble, path_matches};
 use state::State;
 
 use crate::rng::Draw;
@@ -129,6 +132,15 @@ impl SimDisk {
     /// Ends all stalls.
     pub fn heal(&self, now: u64) {
         self.state.lock().device.heal(now);
+    }
+
+    /// From now on operations in `scope` meet `trouble`.
+    pub fn add_rule(&self, scope: Scope, trouble: Trouble) -> RuleId {
+        self.state.lock().rules.add(scope, trouble)
+    }
+
+    pub fn remove_rule(&self, rule: RuleId) {
+        self.state.lock().rules.remove(rule);
     }
 
     pub fn counters(&self) -> DiskCounters {

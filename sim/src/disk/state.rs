@@ -5,12 +5,14 @@ use std::io;
 
 use bytes::Bytes;
 use detkv_core::DiskAction;
+use rand_chacha::ChaCha8Rng;
 
 use super::device::{Device, DiskModel, transfer_ns};
 use super::dir::{Dir, Inode};
 use super::file::File;
-use super::{CrashReport, DiskCounters, DiskError};
-use crate::rng::{Draws, stream};
+use super::rules::{DiskOp, Rules, Trouble};
+use super::{CrashReport, DiskCounters, DiskError, SECTOR};
+use crate::rng::{Draws, stream, uniform};
 
 const ROOT: Inode = 0;
 
@@ -27,8 +29,8 @@ pub struct State {
     node: u64,
     nodes: BTreeMap<Inode, Node>,
     next_inode: Inode,
-    /// Files that redb holds open, with how often.
-    open: BTreeMap<Inode, u32>,
+    /// Files that redb holds open: how often, and by which path.
+    open: BTreeMap<Inode, (u32, String)>,
     pub device: Device,
     pub draws: Draws,
     /// Number of the process that may use the files.
@@ -39,10 +41,21 @@ pub struct State {
     /// When the work that goes through `Files` has come so far.
     cursor: u64,
     pub counters: DiskCounters,
+    pub rules: Rules,
+    /// What rules draw: no other draw moves with it.
+    trouble_rng: ChaCha8Rng,
 }
 
 fn failed(path: &str, what: &'static str) -> DiskError {
     DiskError { path: path.to_owned(), what }
+}
+
+fn io_error(path: &str, trouble: Trouble) -> io::Error {
+    let kind = match trouble {
+        Trouble::NoSpace => io::ErrorKind::StorageFull,
+        Trouble::Io => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, failed(path, trouble.what()))
 }
 
 fn components(path: &str) -> impl Iterator<Item = &str> {
@@ -65,6 +78,8 @@ impl State {
             now: 0,
             cursor: 0,
             counters: DiskCounters::default(),
+            rules: Rules::default(),
+            trouble_rng: stream(seed, node, "disk trouble"),
         }
     }
 
@@ -164,6 +179,15 @@ impl State {
     pub fn perform(&mut self, now: u64, at: u64, action: &DiskAction) -> Result<u64, DiskError> {
         self.now = now;
         let mut stamp = at + self.model.call.as_nanos() as u64;
+        let (op, path) = DiskOp::of(action);
+        if let Some(trouble) = self.rules.strike(op, path, false) {
+            if let (Trouble::NoSpace, DiskAction::WriteAt { offset, data, .. }) = (trouble, action)
+                && let Ok(inode) = self.lookup_file(path)
+            {
+                self.write_what_fits(stamp, inode, *offset, data);
+            }
+            return Err(failed(path, trouble.what()));
+        }
         match action {
             DiskAction::CreateDir { path } => self.create_dir(stamp, path)?,
             DiskAction::Create { path } => {
@@ -198,6 +222,15 @@ impl State {
             }
         }
         Ok(stamp)
+    }
+
+    /// The first sectors of a write that meets the end of the space, often none.
+    fn write_what_fits(&mut self, stamp: u64, inode: Inode, offset: u64, data: &[u8]) {
+        let sectors = (data.len() / SECTOR) as u64;
+        let fits = uniform(&mut self.trouble_rng, 0, sectors * 2).saturating_sub(sectors);
+        if fits > 0 {
+            self.file_mut(inode).write(stamp, offset, &data[..fits as usize * SECTOR]);
+        }
     }
 
     fn create_dir(&mut self, stamp: u64, path: &str) -> Result<(), DiskError> {
@@ -302,11 +335,29 @@ impl State {
         let inode = self
             .lookup_file(path)
             .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error.to_string()))?;
+        self.hold_against_rules(DiskOp::Read, path, false)?;
         let left = self.file(inode).len().saturating_sub(offset);
         let mut out = vec![0; (len as u64).min(left) as usize];
         self.file(inode).read(offset, &mut out);
         self.charge_read(out.len(), self.model.read_bytes_per_sec);
         Ok(out.into())
+    }
+
+    fn hold_against_rules(&mut self, op: DiskOp, path: &str, by_redb: bool) -> io::Result<()> {
+        self.rules.strike(op, path, by_redb).map_or(Ok(()), |trouble| Err(io_error(path, trouble)))
+    }
+
+    /// The same for an operation of redb's.
+    fn hold_open_file_against_rules(&mut self, op: DiskOp, inode: Inode) -> io::Result<()> {
+        if self.rules.is_empty() {
+            return Ok(());
+        }
+        let path = self.open_path(inode);
+        self.hold_against_rules(op, &path, true)
+    }
+
+    fn open_path(&self, inode: Inode) -> String {
+        self.open.get(&inode).map_or_else(String::new, |(_, path)| path.clone())
     }
 
     /// Opens or creates a file for redb.
@@ -315,15 +366,16 @@ impl State {
             Ok(inode) => inode,
             Err(_) => {
                 let stamp = self.call();
+                self.hold_against_rules(DiskOp::Create, path, true)?;
                 self.create(stamp, path).map_err(|error| io::Error::other(error.to_string()))?
             }
         };
-        *self.open.entry(inode).or_insert(0) += 1;
+        self.open.entry(inode).or_insert_with(|| (0, path.to_owned())).0 += 1;
         Ok(inode)
     }
 
     pub fn close(&mut self, inode: Inode) {
-        if let Some(count) = self.open.get_mut(&inode) {
+        if let Some((count, _)) = self.open.get_mut(&inode) {
             *count -= 1;
             if *count == 0 {
                 self.open.remove(&inode);
@@ -349,26 +401,40 @@ impl State {
         if offset + out.len() as u64 > file.len() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "read past the end"));
         }
+        self.hold_open_file_against_rules(DiskOp::Read, inode)?;
+        let file = self.file(inode);
         file.read(offset, out);
         self.charge_read(out.len(), self.model.memory_bytes_per_sec);
         Ok(())
     }
 
-    pub fn backend_write(&mut self, inode: Inode, offset: u64, data: &[u8]) {
+    pub fn backend_write(&mut self, inode: Inode, offset: u64, data: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.hold_open_file_against_rules(DiskOp::Write, inode) {
+            if error.kind() == io::ErrorKind::StorageFull {
+                let stamp = self.call();
+                self.write_what_fits(stamp, inode, offset, data);
+            }
+            return Err(error);
+        }
         self.count_write(data.len());
         let stamp = self.call() + transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
         self.cursor = stamp;
         self.file_mut(inode).write(stamp, offset, data);
+        Ok(())
     }
 
-    pub fn backend_set_len(&mut self, inode: Inode, len: u64) {
+    pub fn backend_set_len(&mut self, inode: Inode, len: u64) -> io::Result<()> {
+        self.hold_open_file_against_rules(DiskOp::Grow, inode)?;
         let stamp = self.call();
         self.file_mut(inode).set_len(stamp, len);
+        Ok(())
     }
 
-    pub fn backend_sync(&mut self, inode: Inode) {
+    pub fn backend_sync(&mut self, inode: Inode) -> io::Result<()> {
+        self.hold_open_file_against_rules(DiskOp::Sync, inode)?;
         let at = self.call();
         self.cursor = self.sync(at, inode);
+        Ok(())
     }
 
     // -- crashes

@@ -8,6 +8,9 @@
 use serde::{Deserialize, Serialize};
 
 mod clock_step;
+mod disk_error;
+mod disk_full;
+mod disk_rule;
 mod disk_stall;
 mod draw;
 mod kill;
@@ -15,11 +18,14 @@ mod kind;
 mod partition;
 mod pause;
 mod power_loss;
+mod read_error;
 mod restart;
 mod stop;
 mod target;
 
 pub use clock_step::ClockStep;
+pub use disk_error::DiskError;
+pub use disk_full::DiskFull;
 pub use disk_stall::DiskStall;
 pub use draw::Draw;
 pub use kill::Kill;
@@ -28,6 +34,7 @@ pub use kind::{Effect, Family, FaultKind, KindInfo, Parameter};
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
 pub use power_loss::PowerLoss;
+pub use read_error::ReadError;
 pub use restart::Restart;
 pub use stop::Stop;
 pub use target::Target;
@@ -110,7 +117,16 @@ macro_rules! faults {
     };
 }
 
-faults!(DiskStall, Kill, PowerLoss, Restart, Stop, Pause, Partition, ClockStep);
+faults! {
+    // Disk
+    DiskStall, DiskFull, DiskError, ReadError,
+    // Network
+    Partition,
+    // Process
+    Kill, PowerLoss, Restart, Stop, Pause,
+    // Clock
+    ClockStep,
+}
 
 impl World {
     /// Performs a fault now. One that cannot be performed is recorded as skipped.

@@ -24,6 +24,7 @@ impl World {
         }
         n.epoch += 1;
         n.powered = true;
+        n.gave_up = false;
         let member = n.id;
         // Each process has random numbers of its own, as a real one has.
         let mut names = stream(seed, member.0, "process");
@@ -97,6 +98,13 @@ impl World {
                 self.give(node, Input::Deadline, 0);
             }
             Err(error) => self.end_process(node, DownHow::OpenFailed(error.to_string())),
+        }
+    }
+
+    /// Starts a node whose process stopped because it found something wrong, as a supervisor does.
+    pub fn start_if_it_gave_up(&mut self, node: u32) {
+        if self.node(node).gave_up {
+            self.start(node);
         }
     }
 
@@ -216,6 +224,8 @@ impl World {
         n.out = Default::default();
         (n.busy, n.paused, n.held, n.deadline_at) = (false, false, false, None);
         n.lane_free_at = [now; 3];
+        n.lane_failed = [false; 3];
+        n.gave_up = matches!(how, DownHow::Halted(_) | DownHow::OpenFailed(_));
         n.peers.clear();
         n.view = View::default();
         n.metrics = [0; 2];

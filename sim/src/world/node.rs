@@ -55,6 +55,10 @@ pub struct Node {
     pub(super) deadline_at: Option<u64>,
     /// When each lane has done what it was given: log, backend, snapshot.
     pub(super) lane_free_at: [u64; 3],
+    /// Lanes that are over since an action of theirs failed: nobody knows what the disk holds then.
+    pub(super) lane_failed: [bool; 3],
+    /// The process ended by itself: it found something wrong.
+    pub(super) gave_up: bool,
     pub(super) readers: Readers,
     /// Places of the nodes it wants connections to.
     pub(super) peers: Vec<u32>,
@@ -91,6 +95,8 @@ impl Node {
             out: Outputs::default(),
             deadline_at: None,
             lane_free_at: [0; 3],
+            lane_failed: [false; 3],
+            gave_up: false,
             readers: Readers::new(config.cpu.readers),
             peers: Vec::new(),
             view: View::default(),

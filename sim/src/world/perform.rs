@@ -62,6 +62,9 @@ impl World {
     /// Gives a batch of actions to the disk: one completion for all of them.
     fn perform_lane(&mut self, node: u32, lane: Lane, ops: &[DiskOp]) {
         let Some(last) = ops.last().map(|op| op.ticket) else { return };
+        if self.node(node).lane_failed[lane_index(lane)] {
+            return;
+        }
         let now = self.now_ns();
         let (id, epoch) = (self.node(node).id.0, self.node(node).epoch);
         let mut at = self.node(node).lane_free_at[lane_index(lane)].max(now);
@@ -80,6 +83,7 @@ impl World {
                 }
                 Err(error) => {
                     let error = error.to_string();
+                    self.node_mut(node).lane_failed[lane_index(lane)] = true;
                     return self.schedule(at, Event::LaneFailed { node, epoch, lane, error });
                 }
             }
@@ -117,6 +121,9 @@ impl World {
 
     /// Runs a backend job at once on the live file; it completes at its last stamp (rules 14).
     fn run_job(&mut self, node: u32, ticket: Ticket, job: BackendJob) {
+        if self.node(node).lane_failed[lane_index(Lane::Backend)] {
+            return;
+        }
         let now = self.now_ns();
         let (kind, rows) = (job.kind(), job.rows() as u64);
         let backend_row_ns = self.config.cpu.backend_row_ns;
@@ -131,6 +138,7 @@ impl World {
         };
         let end = n.disk.end();
         n.lane_free_at[lane_index(Lane::Backend)] = end;
+        n.lane_failed[lane_index(Lane::Backend)] = done.error().is_some();
         self.fold(Kind::Disk, id, |out| {
             out.extend_from_slice(kind.as_bytes());
             for n in [ticket.0, rows, end] {
