@@ -38,6 +38,10 @@ pub struct Job {
     /// Numbers of the events to record in full.
     pub full: Range<u64>,
     pub surroundings: Surroundings,
+    /// The child is ended when it takes longer; 0 is no limit.
+    pub wall_secs_max: u32,
+    /// A leak planted in the run, by name (`zoo`).
+    pub leak: Option<String>,
 }
 
 /// What is around a child process.
@@ -109,6 +113,8 @@ pub fn spawn(binary: &Path, job: &Job) -> anyhow::Result<ChildReport> {
 /// The child's side: runs the job and prints its report.
 pub fn child_main(job: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_str(job).context("the job of a child")?;
+    // SAFETY: only sets a timer; its signal ends the process.
+    unsafe { libc::alarm(job.wall_secs_max) };
     let _shift = (job.surroundings == Surroundings::Shaken).then(shift_heap);
     let name = scenario_name(&job.scenario);
     let scenario = Scenario::parse(&name, &job.path, &job.text)?;

@@ -21,7 +21,7 @@ pub struct Cli {
 pub enum Command {
     /// Runs a scenario with one seed, in each of its profiles, tells the story and writes the page
     Run {
-        /// Name (see `list`) or path of a .toml file
+        /// Name (see `list`), path of a .toml file, or `swarm`: what the swarm draws from the seed
         scenario: String,
         #[arg(long)]
         seed: u64,
@@ -58,8 +58,26 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Runs many seeds, each with options of its own: members, disks, network, clocks, load, faults
+    Swarm {
+        #[arg(long, value_name = "A..B", value_parser = seeds)]
+        seeds: Range<u64>,
+        /// Processes at a time [default: the number of cores]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+        /// Only the K-th of M parts of the seeds, from 1
+        #[arg(long, value_name = "K/M", value_parser = shard)]
+        shard: Option<(u64, u64)>,
+        /// Write the totals
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Fail when a rare path of the code was taken in no run
+        #[arg(long)]
+        require_marks: bool,
+    },
     /// Runs each seed in two unlike processes, in release and debug where both are built, and compares
     CheckDeterminism {
+        /// A scenario, `swarm`, or `all` that are committed
         scenario: String,
         #[arg(long, value_name = "A..B", value_parser = seeds)]
         seeds: Range<u64>,

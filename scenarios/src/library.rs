@@ -4,6 +4,7 @@ use anyhow::{Context as _, anyhow};
 
 use crate::child::scenario_name;
 use crate::scenario::Scenario;
+use crate::swarm;
 
 /// Name and text of every committed scenario, in the order of `list`.
 const COMMITTED: [(&str, &str); 4] = [
@@ -44,6 +45,11 @@ pub fn find(given: &str) -> anyhow::Result<Source> {
     };
     let scenario = Scenario::parse(&scenario_name(given), &path, &text)?;
     Ok(Source { given: given.to_owned(), path, text, scenario })
+}
+
+/// As [`find`]; `swarm` is what is drawn from `seed`.
+pub fn for_seed(given: &str, seed: u64) -> anyhow::Result<Source> {
+    if given == swarm::NAME { swarm::source(seed) } else { find(given) }
 }
 
 /// All committed scenarios.

@@ -8,6 +8,7 @@
 //! | `figures`, `timeline`, `report`, `story` | what came of it |
 //! | `child` | starting this program again for one seed |
 //! | `sweep`, `determinism` | many seeds |
+//! | `swarm` | many seeds, each with options of its own |
 
 mod child;
 mod cli;
@@ -19,6 +20,7 @@ mod report;
 mod run;
 mod scenario;
 mod story;
+mod swarm;
 mod sweep;
 mod timeline;
 
@@ -86,7 +88,7 @@ impl From<anyhow::Error> for Failure {
 fn dispatch(command: Command) -> Result<End, Failure> {
     match command {
         Command::Run { scenario, seed, profile, json, trace, report } => {
-            let source = library::find(&scenario).map_err(Failure::Usage)?;
+            let source = library::for_seed(&scenario, seed).map_err(Failure::Usage)?;
             Ok(run_one(&source, seed, profile, &Outputs { json, trace, report })?)
         }
         Command::List => Ok(list()?),
@@ -98,10 +100,17 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             };
             Ok(run_sweep(&source, &seeds, profile, jobs, json.as_deref())?)
         }
+        Command::Swarm { seeds, jobs, shard, json, require_marks } => {
+            let seeds = match shard {
+                Some((part, of)) => sweep::shard(seeds, part, of),
+                None => seeds.collect(),
+            };
+            Ok(run_swarm(&seeds, jobs, json.as_deref(), require_marks)?)
+        }
         Command::CheckDeterminism { scenario, seeds, profile, jobs, other_binary } => {
-            let source = library::find(&scenario).map_err(Failure::Usage)?;
             let other = other_build(other_binary).map_err(Failure::Usage)?;
-            Ok(check_determinism(&source, seeds, profile, jobs, other)?)
+            let list = determinism_jobs(&scenario, &seeds, profile).map_err(Failure::Usage)?;
+            Ok(check_determinism(&scenario, seeds, &list, jobs, other)?)
         }
         Command::Child { job } => {
             child::child_main(&job)?;
@@ -161,6 +170,8 @@ fn job(source: &Source, seed: u64, profile: Profile) -> Job {
         trace_file: None,
         full: 0..0,
         surroundings: Surroundings::Plain,
+        wall_secs_max: 0,
+        leak: None,
     }
 }
 
@@ -319,25 +330,68 @@ fn run_sweep(
     Ok(if failed == 0 { End::Pass } else { End::Fail })
 }
 
-fn check_determinism(
-    source: &Source,
-    seeds: Range<u64>,
+fn run_swarm(
+    seeds: &[u64],
+    jobs: Option<u32>,
+    json: Option<&Path>,
+    require_marks: bool,
+) -> anyhow::Result<End> {
+    let (first, last) = (seeds[0], seeds[seeds.len() - 1]);
+    println!(
+        "swarm: {} seeds from {first} to {last}, {} processes at a time; every option is drawn from the seed",
+        seeds.len(),
+        parallel(jobs)
+    );
+    let totals = swarm::swarm(&this_binary()?, seeds, parallel(jobs))?;
+    totals.lines().iter().for_each(|line| println!("{line}"));
+    if let Some(path) = json {
+        write_json(path, &totals)?;
+        println!("figures {}", path.display());
+    }
+    let unmarked = if require_marks { totals.marks_never().len() } else { 0 };
+    if unmarked > 0 {
+        println!("FAIL {unmarked} marks were never passed: nothing tests what they stand for");
+    }
+    let verdict = if totals.failed == 0 { "PASS" } else { "FAIL" };
+    println!("{verdict} {} of {} runs failed", totals.failed, totals.runs);
+    println!("again: cargo run --release --bin detkv-sim -- swarm --seeds {first}..{}", last + 1);
+    Ok(if totals.failed == 0 && unmarked == 0 { End::Pass } else { End::Fail })
+}
+
+/// Every run to be checked: of one scenario, of `all`, or of the swarm.
+fn determinism_jobs(
+    scenario: &str,
+    seeds: &Range<u64>,
     only: Option<Profile>,
+) -> anyhow::Result<Vec<Job>> {
+    let mut list = Vec::new();
+    for seed in seeds.clone() {
+        let sources = match scenario {
+            "all" => library::all()?,
+            one => vec![library::for_seed(one, seed)?],
+        };
+        for source in &sources {
+            let own = profiles(source, only);
+            list.extend(own.into_iter().map(|profile| job(source, seed, profile)));
+        }
+    }
+    Ok(list)
+}
+
+fn check_determinism(
+    scenario: &str,
+    seeds: Range<u64>,
+    list: &[Job],
     jobs: Option<u32>,
     other: Option<PathBuf>,
 ) -> anyhow::Result<End> {
     let binary = this_binary()?;
-    let profiles = profiles(source, only);
     let builds = match &other {
         Some(path) => format!("this build and {}", path.display()),
         None => "this build only: no other is there".to_owned(),
     };
-    println!("{}: seeds {}..{}, {builds}", source.scenario.name, seeds.start, seeds.end);
-    let list: Vec<Job> = seeds
-        .clone()
-        .flat_map(|seed| profiles.iter().map(move |profile| job(source, seed, *profile)))
-        .collect();
-    let results = sweep::in_parallel(&list, parallel(jobs), |job| {
+    println!("{scenario}: seeds {}..{}, {builds}", seeds.start, seeds.end);
+    let results = sweep::in_parallel(list, parallel(jobs), |job| {
         determinism::check(&binary, other.as_deref(), job)
     });
     let mut differences = Vec::new();
@@ -355,8 +409,8 @@ fn check_determinism(
         println!("FAIL {} of {} runs differ: seeds {}", seeds.len(), list.len(), seeds.join(", "));
     }
     println!(
-        "again: cargo run --release --bin detkv-sim -- check-determinism {} --seeds {}..{}",
-        source.given, seeds.start, seeds.end
+        "again: cargo run --release --bin detkv-sim -- check-determinism {scenario} --seeds {}..{}",
+        seeds.start, seeds.end
     );
     Ok(if differences.is_empty() { End::Pass } else { End::Nondeterminism })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use detkv_core::Instant;
 use detkv_reports::run::{RunReport, RunSummary, Timeline, Verdict};
 use detkv_sim_world::check::{Case, all};
+use detkv_sim_world::probe::ProbeCounts;
 use detkv_sim_world::trace::{Checkpoint, TraceSummary};
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +22,25 @@ use crate::timeline::timeline;
 pub struct ChildReport {
     pub report: RunReport,
     pub trace: Trace,
+    pub probes: Probes,
     /// Address randomisation was on although the parent asked for none.
     pub is_randomised: bool,
+}
+
+/// In-code faults and marks of the run: how often.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub struct Probes {
+    pub sites: BTreeMap<String, u64>,
+    pub marks: BTreeMap<String, u64>,
+}
+
+impl Probes {
+    fn new(counts: &ProbeCounts) -> Self {
+        let named = |counts: &BTreeMap<&'static str, u64>| {
+            counts.iter().map(|(name, times)| ((*name).to_owned(), *times)).collect()
+        };
+        Self { sites: named(&counts.sites), marks: named(&counts.marks) }
+    }
 }
 
 /// [`TraceSummary`] with its hashes in hex.
@@ -121,6 +139,7 @@ pub fn report(scenario: &Scenario, job: &Job, finished: &Finished, wall: Duratio
     ChildReport {
         report: RunReport { summary, timeline },
         trace: Trace::new(&outcome.trace),
+        probes: Probes::new(&outcome.probes),
         is_randomised: job.is_randomised(),
     }
 }

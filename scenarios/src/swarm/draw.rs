@@ -1,0 +1,336 @@
+//! One run of the swarm: every option drawn from the seed, "off" and "as usual" included.
+//!
+//! The outcome is the text of a scenario file, so that a run can be kept, edited and replayed when the
+//! draws have changed. Each section has a random stream of its own: a new option moves no other.
+
+use std::time::Duration;
+
+use detkv_core::MemberId;
+use detkv_sim_world::Fault;
+use detkv_sim_world::client::{Compactor, Mixed, PutLoad, Watcher};
+use detkv_sim_world::clock::ClockModel;
+use detkv_sim_world::cpu::CpuModel;
+use detkv_sim_world::duration::format;
+use detkv_sim_world::fault::Draw;
+use detkv_sim_world::rng::stream;
+use serde::Serialize;
+use toml::{Table, Value};
+
+use super::models::{disk, net};
+
+/// A drawn run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Drawn {
+    /// A scenario file.
+    pub text: String,
+    /// What was drawn, in classes that a histogram can count: `members` → `3`.
+    pub options: Vec<(String, String)>,
+}
+
+/// Shortest and longest load after the warm-up, in milliseconds.
+const LOAD_MS: (u64, u64) = (1_500, 12_000);
+
+/// Draws run number `seed`.
+pub fn draw(seed: u64) -> Drawn {
+    let mut swarm = Swarm { seed, members: 3, ..Swarm::default() };
+    swarm.cluster();
+    swarm.member();
+    swarm.world();
+    swarm.workloads();
+    swarm.faults();
+    swarm.in_code();
+    let text = toml::to_string(&swarm.file).expect("tables of plain values are TOML");
+    Drawn { text, options: swarm.options }
+}
+
+#[derive(Default)]
+struct Swarm {
+    seed: u64,
+    members: u64,
+    clients: u32,
+    load: Duration,
+    file: Table,
+    options: Vec<(String, String)>,
+}
+
+/// A value as a scenario file has it.
+pub(super) fn value(of: impl Serialize) -> Value {
+    Value::try_from(of).expect("models are tables of plain values")
+}
+
+fn millis(d: Duration) -> Value {
+    Value::String(format(d))
+}
+
+impl Swarm {
+    /// The stream of one section.
+    fn section(&self, name: &str) -> Draw {
+        let rng = stream(self.seed, 0, &format!("swarm {name}"));
+        // A minority, so that no run loses what a quorum has promised to keep.
+        let expendable = (0..(self.members - 1) / 2).map(|n| {
+            let first = self.seed % self.members;
+            MemberId((first + n) % self.members + 1)
+        });
+        Draw::new(rng, self.members, self.clients, expendable.collect())
+    }
+
+    fn set(&mut self, key: &str, value: impl Into<Value>) {
+        self.file.insert(key.to_owned(), value.into());
+    }
+
+    fn option(&mut self, name: &str, value: impl ToString) {
+        self.options.push((name.to_owned(), value.to_string()));
+    }
+
+    fn cluster(&mut self) {
+        let mut draw = self.section("cluster");
+        self.members = draw.pick(&[1, 3, 3, 3, 3, 3, 5, 5, 5, 7]);
+        let profile = draw.pick(&["coupled", "decoupled"]);
+        self.load = draw.millis(LOAD_MS.0, LOAD_MS.1);
+        let warm_up = draw.pick(&["0ms", "200ms", "1s"]);
+        self.set("about", format!("swarm run {}", self.seed));
+        self.set("members", self.members as i64);
+        self.set("profiles", vec![profile]);
+        self.set("warm_up", warm_up);
+        self.set("duration", format(self.load));
+        self.set("converge", "60s");
+        self.option("members", self.members);
+        self.option("profile", profile);
+    }
+
+    /// The members' configuration: each option is drawn, or left as etcd has it.
+    fn member(&mut self) {
+        let mut draw = self.section("member");
+        let mut member = Table::new();
+        if draw.chance(50) {
+            let heartbeat = draw.pick(&[20, 50, 100, 200]);
+            let election = heartbeat * draw.pick(&[5, 10, 20]);
+            member.insert("heartbeat".into(), millis(Duration::from_millis(heartbeat)));
+            member.insert("election".into(), millis(Duration::from_millis(election)));
+        }
+        if draw.chance(20) {
+            member.insert("pre_vote".into(), false.into());
+        }
+        // Small numbers bring snapshots, cut segments and released files into a short run.
+        for (name, low, high) in [
+            ("snapshot_count", 5, 2_000),
+            ("snapshot_catchup_entries", 1, 500),
+            ("wal_segment_bytes", 16 << 10, 4 << 20),
+        ] {
+            if draw.chance(60) {
+                member.insert(name.into(), (draw.number(low, high) as i64).into());
+            }
+        }
+        if draw.chance(20) {
+            member.insert("quota_bytes".into(), (draw.number(1 << 30, 8 << 30) as i64).into());
+        }
+        for name in ["election", "pre_vote", "snapshot_count", "wal_segment_bytes"] {
+            let is_drawn = member.contains_key(name);
+            self.option(name, if is_drawn { "drawn" } else { "usual" });
+        }
+        self.set("member", member);
+    }
+
+    /// Disks, network, CPU and clocks.
+    fn world(&mut self) {
+        let mut draw = self.section("disk");
+        let (kind, model) = disk(&mut draw);
+        self.option("disk", kind);
+        self.set("disk", model);
+        if draw.chance(30) {
+            let (_, other) = disk(&mut draw);
+            let disks = Table::from_iter([(format!("m{}", draw.member().0), other)]);
+            self.set("disks", disks);
+        }
+        let mut draw = self.section("net");
+        let (kind, model) = net(&mut draw);
+        self.option("net", kind);
+        self.set("net", model);
+
+        let mut draw = self.section("cpu");
+        let speed = draw.pick(&["free", "usual", "usual", "slow"]);
+        self.option("cpu", speed);
+        match speed {
+            "free" => self.set("cpu", value(CpuModel::free())),
+            "slow" => self.set("cpu", slow_cpu(draw.number(2, 40), draw.uniform(1, 4))),
+            _ => {}
+        }
+
+        let mut draw = self.section("clocks");
+        let mut clocks = Table::new();
+        for id in 1..=self.members {
+            if draw.chance(25) {
+                let drift_ppm = draw.uniform(0, 1_000) as i32 - 500;
+                let model = ClockModel { offset: draw.millis(1, 3_600_000), drift_ppm };
+                clocks.insert(format!("m{id}"), value(model));
+            }
+        }
+        self.option("clocks", if clocks.is_empty() { "true" } else { "off" });
+        if !clocks.is_empty() {
+            self.set("clocks", clocks);
+        }
+    }
+
+    fn workloads(&mut self) {
+        let mut draw = self.section("workloads");
+        let mut list: Vec<Value> = Vec::new();
+        let mut add = |kind: &str, load: Value| {
+            let mut table = Table::from_iter([("kind".to_owned(), kind.into())]);
+            table.extend(load.as_table().expect("a workload is a table").clone());
+            list.push(table.into());
+        };
+        let mut named = Vec::new();
+        if draw.chance(85) {
+            let load = mixed(&mut draw);
+            self.clients += load.clients;
+            add("mixed", value(load));
+            named.push("mixed");
+        }
+        if named.is_empty() || draw.chance(30) {
+            let load = PutLoad {
+                clients: draw.uniform(1, 6) as u32,
+                puts_per_sec: draw.number(10, 300) as u32,
+                pinned: draw.chance(50),
+                keys: draw.number(1, 1_000) as u32,
+                value_bytes: draw.number(1, 8 << 10) as usize,
+                timeout: draw.millis(100, 2_000),
+                in_flight: draw.number(1, 64) as u32,
+            };
+            self.clients += load.clients;
+            add("put-load", value(load));
+            named.push("put-load");
+        }
+        for _ in 0..draw.pick(&[0, 1, 1, 2]) {
+            let watcher = Watcher {
+                clients: draw.uniform(1, 4) as u32,
+                prefix: draw.pick(&["", "", "mix", "mix1"]).to_owned(),
+                prev_kv: draw.chance(50),
+                progress_notify: draw.chance(50),
+                fragment: draw.chance(50),
+                pinned: draw.chance(50),
+            };
+            self.clients += watcher.clients;
+            add("watcher", value(watcher));
+            named.push("watcher");
+        }
+        if draw.chance(60) {
+            let compactor = Compactor {
+                every: draw.millis(200, 5_000),
+                keep: draw.number(1, 1_000) as u32,
+                timeout: draw.millis(100, 2_000),
+            };
+            add("compactor", value(compactor));
+            named.push("compactor");
+        }
+        named.dedup();
+        for kind in named {
+            self.option("workload", kind);
+        }
+        self.set("workload", list);
+    }
+
+    /// Which kinds there are is drawn first: a run with few kinds goes deep in them.
+    fn faults(&mut self) {
+        let mut draw = self.section("faults");
+        let usual = draw.pick(&[0, 15, 30, 60, 100]);
+        let kinds: Vec<&str> = Fault::KINDS
+            .iter()
+            .filter(|kind| kind.survivable)
+            .map(|kind| kind.name)
+            .filter(|_| draw.chance(usual))
+            .collect();
+        let mut list: Vec<Value> = Vec::new();
+        if !kinds.is_empty() {
+            for _ in 0..draw.number(1, 10) {
+                let kind = draw.pick(&kinds);
+                list.extend(self.fault(kind, &mut draw));
+            }
+        }
+        let mut named: Vec<String> = Vec::new();
+        for fault in &list {
+            let kind = fault.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+            if !named.contains(&kind) {
+                named.push(kind);
+            }
+        }
+        if named.is_empty() {
+            self.option("fault", "none");
+        }
+        named.iter().for_each(|kind| self.option("fault", kind));
+        if !list.is_empty() {
+            self.set("fault", list);
+        }
+    }
+
+    /// One entry of the schedule, with the restart that a planned stop needs.
+    fn fault(&self, kind: &str, draw: &mut Draw) -> Vec<Value> {
+        let Some(fault) = Fault::draw(kind, draw) else { return Vec::new() };
+        let load_ms = self.load.as_millis() as u64;
+        let at = draw.uniform(0, load_ms);
+        let mut table = value(&fault).as_table().expect("a fault is a table").clone();
+        table.insert("at".into(), millis(Duration::from_millis(at)));
+        if draw.chance(30) {
+            table.insert("times".into(), (draw.number(2, 6) as i64).into());
+            table.insert("every".into(), millis(draw.millis(100, 4_000)));
+        }
+        if draw.chance(50) {
+            table.insert("jitter".into(), millis(draw.millis(1, 1_000)));
+        }
+        let mut entries = Vec::new();
+        match &fault {
+            Fault::Kill(_) | Fault::PowerLoss(_) if draw.chance(85) => {
+                table.insert("restart_after".into(), millis(draw.millis(1, 3_000)));
+            }
+            Fault::Stop(stop) => {
+                let again = Duration::from_millis(at) + draw.millis(100, 3_000);
+                let mut restart =
+                    value(Fault::Restart(detkv_sim_world::fault::Restart { node: stop.node }));
+                let entry = restart.as_table_mut().expect("a fault is a table");
+                entry.insert("at".into(), millis(again));
+                entries.push(restart);
+            }
+            _ => {}
+        }
+        entries.insert(0, table.into());
+        entries
+    }
+
+    fn in_code(&mut self) {
+        let is_on = self.section("in-code faults").chance(60);
+        self.option("buggify", if is_on { "on" } else { "off" });
+        self.set("buggify", is_on);
+    }
+}
+
+/// Everything takes `times` as long; `readers` cores serve reads.
+fn slow_cpu(times: u64, readers: u64) -> Value {
+    let mut cpu = value(CpuModel::default());
+    for (name, cost) in cpu.as_table_mut().expect("a model is a table") {
+        *cost = match cost.as_integer() {
+            _ if name == "readers" => (readers as i64).into(),
+            Some(ns) => (ns * times as i64).into(),
+            None => continue,
+        };
+    }
+    cpu
+}
+
+fn mixed(draw: &mut Draw) -> Mixed {
+    let mut load = Mixed {
+        clients: draw.uniform(1, 8) as u32,
+        calls_per_sec: draw.number(20, 400) as u32,
+        keys: draw.number(1, 200) as u32,
+        value_bytes: draw.number(1, 4 << 10) as usize,
+        timeout: draw.millis(100, 2_000),
+        in_flight: draw.number(1, 16) as u32,
+        ..Mixed::default()
+    };
+    // Each call is off in a third of the runs; puts never are, so that there is something to read.
+    let mut weights = value(load.weights);
+    for (name, weight) in weights.as_table_mut().expect("weights are a table") {
+        let drawn = if draw.chance(67) { draw.number(1, 40) } else { u64::from(name == "put") };
+        *weight = (drawn as i64).into();
+    }
+    load.weights = weights.try_into().expect("every weight is a number");
+    load
+}
