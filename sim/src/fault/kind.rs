@@ -158,7 +158,6 @@ pub(super) fn at_least_one(name: &str, value: u64) -> Result<(), String> {
 }
 
 /// Errors when a share is more than all.
-#[expect(dead_code, reason = "the network kinds come next")]
 pub(super) fn at_most_a_million(name: &str, ppm: u32) -> Result<(), String> {
     if ppm > 1_000_000 {
         return Err(format!("`{name}` is {ppm}, expected at most 1000000: parts in a million"));

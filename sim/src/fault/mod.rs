@@ -5,43 +5,68 @@
 //!
 //! In a scenario file or trace a fault is a table: `{ kind = "disk-stall", node = "leader", duration = "4s" }`.
 
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+mod bridge;
 mod clock_step;
+mod connect_hang;
+mod delay_reads;
 mod disk_error;
 mod disk_full;
 mod disk_rule;
 mod disk_stall;
 mod draw;
+mod isolate_peers;
 mod kill;
 mod kind;
+mod link_bandwidth;
+mod link_duplicate;
+mod link_flap;
+mod link_loss;
+mod link_reorder;
+mod link_slow;
+mod links;
+mod partial_partition;
 mod partition;
 mod pause;
 mod power_loss;
 mod read_error;
 mod restart;
+mod ring;
 mod stop;
 mod target;
 
+pub use bridge::Bridge;
 pub use clock_step::ClockStep;
+pub use connect_hang::ConnectHang;
+pub use delay_reads::DelayReads;
 pub use disk_error::DiskError;
 pub use disk_full::DiskFull;
 pub use disk_stall::DiskStall;
 pub use draw::Draw;
+pub use isolate_peers::IsolatePeers;
 pub use kill::Kill;
 use kind::{DURATION, NODE, Step, Undo};
 pub use kind::{Effect, Family, FaultKind, KindInfo, Parameter};
+pub use link_bandwidth::LinkBandwidth;
+pub use link_duplicate::LinkDuplicate;
+pub use link_flap::LinkFlap;
+pub use link_loss::LinkLoss;
+pub use link_reorder::LinkReorder;
+pub use link_slow::LinkSlow;
+pub use partial_partition::PartialPartition;
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
 pub use power_loss::PowerLoss;
 pub use read_error::ReadError;
 pub use restart::Restart;
+pub use ring::Ring;
 pub use stop::Stop;
 pub use target::Target;
 
-use detkv_core::MemberId;
-
 use crate::history::{Event, Fact};
+use crate::rng::stream;
 use crate::trace::Decision;
 use crate::world::{self, World};
 
@@ -121,7 +146,8 @@ faults! {
     // Disk
     DiskStall, DiskFull, DiskError, ReadError,
     // Network
-    Partition,
+    Partition, PartialPartition, IsolatePeers, Bridge, Ring,
+    LinkSlow, LinkLoss, LinkDuplicate, LinkReorder, LinkBandwidth, LinkFlap, ConnectHang, DelayReads,
     // Process
     Kill, PowerLoss, Restart, Stop, Pause,
     // Clock
@@ -129,6 +155,11 @@ faults! {
 }
 
 impl World {
+    /// A stream for what the fault that begins now draws.
+    fn fault_rng(&self, kind: &str) -> ChaCha8Rng {
+        stream(self.config.seed, u64::from(self.next_fault), &format!("fault {kind}"))
+    }
+
     /// Performs a fault now. One that cannot be performed is recorded as skipped.
     pub fn inject(&mut self, fault: Fault) {
         let number = self.next_fault;
@@ -160,7 +191,7 @@ impl World {
         }
     }
 
-    fn record_begin(&mut self, fault: u32, what: String, member: Option<MemberId>) {
+    fn record_begin(&mut self, fault: u32, what: String, member: Option<detkv_core::MemberId>) {
         self.record(Event::Fact(Fact::FaultBegan { fault, what, member }));
     }
 

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::disturb::{Disturbance, DisturbanceId, Disturbances, Stray};
 use super::{LinkCounters, LinkModel};
 use crate::disk::transfer_ns;
 use crate::rng::{Draw, Draws};
@@ -39,6 +40,7 @@ struct Waiting<P> {
 pub struct Link<P> {
     model: LinkModel,
     draws: Draws,
+    disturbances: Option<Box<Disturbances>>,
     queues: [VecDeque<Waiting<P>>; FLOWS],
     turn: usize,
     /// A `serve` is scheduled.
@@ -62,6 +64,7 @@ impl<P> Link<P> {
         Self {
             model,
             draws: Draws::new(seed, node, purpose, keep_draws),
+            disturbances: None,
             queues: Default::default(),
             turn: 0,
             serving: false,
@@ -78,7 +81,7 @@ impl<P> Link<P> {
         self.counters.messages += 1;
         self.counters.bytes += bytes;
         let waits = self.cuts > 0 || self.serving || self.busy_until > at;
-        let rate = self.model.bytes_per_sec;
+        let rate = self.bytes_per_sec();
         if !waits && (rate.is_none() || bytes <= QUANTUM) {
             let departs = at + rate.map_or(0, |rate| transfer_ns(bytes, rate));
             if rate.is_some() {
@@ -109,7 +112,7 @@ impl<P> Link<P> {
             return (None, None);
         };
         self.turn = (flow + 1) % FLOWS;
-        let rate = self.model.bytes_per_sec;
+        let rate = self.bytes_per_sec();
         let front = self.queues[flow].front_mut().expect("the flow with something to send");
         let bytes = if rate.is_some() { front.left_bytes.min(QUANTUM) } else { front.left_bytes };
         front.left_bytes -= bytes;
@@ -137,7 +140,45 @@ impl<P> Link<P> {
             latency += timeout;
             timeout *= 2;
         }
-        latency
+        latency + self.disturbances.as_mut().map_or(0, |d| d.delay(RETRANSMIT_NS))
+    }
+
+    fn bytes_per_sec(&self) -> Option<u64> {
+        let disturbed = self.disturbances.as_ref().and_then(|d| d.bytes_per_sec());
+        match (self.model.bytes_per_sec, disturbed) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    pub(super) fn disturb(
+        &mut self,
+        id: DisturbanceId,
+        disturbance: Disturbance,
+        fresh: impl FnOnce() -> Disturbances,
+    ) {
+        self.disturbances.get_or_insert_with(|| Box::new(fresh())).add(id, disturbance);
+    }
+
+    pub(super) fn calm(&mut self, id: DisturbanceId) {
+        if let Some(disturbances) = &mut self.disturbances {
+            disturbances.remove(id);
+        }
+    }
+
+    /// What becomes of a message that need not stay in order. One that waits in a queue stays in order.
+    pub fn stray(&mut self) -> Stray {
+        match &mut self.disturbances {
+            Some(disturbances) if self.cuts == 0 => disturbances.stray(),
+            _ => Stray::default(),
+        }
+    }
+
+    /// Sends outside of the order of its flow; returns when it arrives.
+    pub fn send_stray(&mut self, at: u64, bytes: u64, later: u64) -> u64 {
+        self.counters.messages += 1;
+        self.counters.bytes += bytes;
+        at + self.latency() + later
     }
 
     /// Messages that wait to be sent on a flow.

@@ -5,6 +5,7 @@
 //! behind it. Connections (who is connected to whom, resets, half-open ones) are the world's: they
 //! live in `world/peers.rs` and `world/clients.rs`.
 
+mod disturb;
 mod link;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,8 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
+use disturb::Disturbances;
+pub use disturb::{Disturbance, DisturbanceId, Stray};
 pub use link::{Link, Next};
 
 use crate::rng::{Distribution, Draw};
@@ -108,13 +111,16 @@ pub struct Net<P> {
     index: FxHashMap<(Endpoint, Endpoint), LinkId>,
     /// Cuts in force: (from, to) → how many.
     cuts: BTreeMap<(Endpoint, Endpoint), u32>,
+    /// Where no new connection comes up: (from, to) → how many faults say so.
+    hung: BTreeMap<(Endpoint, Endpoint), u32>,
+    disturbances: u64,
 }
 
 impl<P> Net<P> {
     pub fn new(seed: u64, model: NetModel, keep_draws: bool) -> Self {
         let (links, ends) = (Vec::new(), Vec::new());
-        let (index, cuts) = (FxHashMap::default(), BTreeMap::new());
-        Self { seed, model, keep_draws, links, ends, index, cuts }
+        let (index, cuts, hung) = (FxHashMap::default(), BTreeMap::new(), BTreeMap::new());
+        Self { seed, model, keep_draws, links, ends, index, cuts, hung, disturbances: 0 }
     }
 
     pub fn model(&self) -> &NetModel {
@@ -182,6 +188,43 @@ impl<P> Net<P> {
         }
         let id = self.link(from, to);
         self.get(id).set_cuts(now, left).map(|at| (id, at))
+    }
+
+    /// Disturbs one direction of a link until it is calmed.
+    pub fn disturb(
+        &mut self,
+        from: Endpoint,
+        to: Endpoint,
+        disturbance: Disturbance,
+    ) -> DisturbanceId {
+        let id = DisturbanceId(self.disturbances);
+        self.disturbances += 1;
+        let link = self.link(from, to);
+        let (seed, (_, node, purpose)) = (self.seed, self.describe(from, to));
+        self.get(link).disturb(id, disturbance, || Disturbances::new(seed, node, purpose));
+        id
+    }
+
+    pub fn calm(&mut self, from: Endpoint, to: Endpoint, id: DisturbanceId) {
+        let link = self.link(from, to);
+        self.get(link).calm(id);
+    }
+
+    /// No new connection from `from` to `to` comes up until as many `unhang`s.
+    pub fn hang(&mut self, from: Endpoint, to: Endpoint) {
+        *self.hung.entry((from, to)).or_insert(0) += 1;
+    }
+
+    pub fn unhang(&mut self, from: Endpoint, to: Endpoint) {
+        let left = self.hung.get_mut(&(from, to)).expect("only what hangs goes on");
+        *left -= 1;
+        if *left == 0 {
+            self.hung.remove(&(from, to));
+        }
+    }
+
+    pub fn is_hung(&self, from: Endpoint, to: Endpoint) -> bool {
+        self.hung.contains_key(&(from, to))
     }
 
     /// One draw of the latency from one end to the other, for what no message stands for.

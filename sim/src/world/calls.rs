@@ -138,7 +138,9 @@ impl World {
             return;
         }
         let (client, member, node) = self.conn_ends(conn);
-        let cut = self.net.is_cut(client, member) || self.net.is_cut(member, client);
+        let cut = self.net.is_cut(client, member)
+            || self.net.is_cut(member, client)
+            || self.net.is_hung(client, member);
         if cut || !self.node(node).powered {
             // Nobody answers: the handshake is tried again; callers wait or time out.
             let at = self.now_ns() + self.net.model().redial.as_nanos() as u64;

@@ -9,6 +9,7 @@
 //! | `perform` | what a burst wants done |
 //! | `life` | start, recovery, kill, power loss, pause |
 //! | `peers` | connections between members |
+//! | `read_delays` | answers to ReadIndex that a fault holds up |
 //! | `calls` | clients' connections and requests |
 //! | `streams` | watch streams |
 //! | `observe` | facts: roles, state samples |
@@ -21,6 +22,7 @@ mod observe;
 mod peers;
 mod perform;
 mod raft_facts;
+mod read_delays;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +41,7 @@ pub use calls::CallId;
 use calls::{Call, ClientConn};
 use node::Node;
 use peers::PeerConn;
+use read_delays::ReadDelays;
 use streams::Stream;
 
 use crate::config::{LogRecord, RunOutcome, SimConfig, SyncRecord};
@@ -218,6 +221,7 @@ pub struct World {
     deadlines: BTreeMap<u64, VecDeque<(u64, CallId)>>,
     streams: FxHashMap<StreamId, Stream>,
     next_stream: u64,
+    pub(crate) read_delays: ReadDelays,
     pub(crate) active_faults: Vec<Active>,
     pub(crate) next_fault: u32,
     hash: EventHash,
@@ -258,6 +262,7 @@ impl World {
             deadlines: BTreeMap::new(),
             streams: FxHashMap::default(),
             next_stream: 1,
+            read_delays: ReadDelays::default(),
             active_faults: Vec::new(),
             next_fault: 0,
             hash: EventHash::new(

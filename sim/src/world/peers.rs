@@ -12,10 +12,11 @@
 use detkv_core::MemberId;
 use detkv_core::event::Input;
 use detkv_core::pb::peer::Frame;
+use detkv_core::pb::peer::frame::Body;
 use prost::Message;
 
 use super::{Event, FrameLane, Packet, World};
-use crate::net::Endpoint;
+use crate::net::{Endpoint, Stray};
 use crate::trace::Kind;
 use crate::wire::OVERHEAD_BYTES;
 
@@ -94,7 +95,7 @@ impl World {
         }
         let (from, to) = self.ends(conn);
         let (a, b) = (Endpoint::Node(from), Endpoint::Node(to));
-        if self.net.is_cut(a, b) || !self.node(to).powered {
+        if self.net.is_cut(a, b) || self.net.is_hung(a, b) || !self.node(to).powered {
             return self.dial(conn, self.redial_ns());
         }
         let round_trip = self.net.latency(a, b) + self.net.latency(b, a);
@@ -142,11 +143,33 @@ impl World {
         if unheard {
             self.doubt(conn);
         }
-        let packet =
-            Packet::Frame { conn, epoch, lane, bytes: bytes as u32, frame: Box::new(frame) };
         let now = self.now_ns();
-        let next = self.net.get(link).send(now, lane as usize, bytes, packet);
-        self.schedule_next(link, next);
+        let held_back = self.read_delays.delay(&frame, to);
+        let is_raft = matches!(frame.body, Some(Body::Raft(_)));
+        let sender = self.net.get(link);
+        let stray = if is_raft { sender.stray() } else { Stray::default() };
+        let packet = |frame| Packet::Frame {
+            conn,
+            epoch,
+            lane,
+            bytes: bytes as u32,
+            frame: Box::new(frame),
+        };
+        let again =
+            stray.again.map(|later| (sender.send_stray(now, bytes, later), packet(frame.clone())));
+        match held_back.or(stray.overtaken) {
+            Some(later) => {
+                let at = sender.send_stray(now, bytes, later);
+                self.schedule(at, Event::Arrive(packet(frame)));
+            }
+            None => {
+                let next = sender.send(now, lane as usize, bytes, packet(frame));
+                self.schedule_next(link, next);
+            }
+        }
+        if let Some((at, packet)) = again {
+            self.schedule(at, Event::Arrive(packet));
+        }
     }
 
     /// Nothing comes back on a connection: it is given up if that is still so after the timeout.

@@ -1,6 +1,7 @@
 //! Every kind of fault has its effect, and members and checkers react as they should.
 
 mod disk;
+mod net;
 
 use std::rc::Rc;
 use std::time::Duration;
