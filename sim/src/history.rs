@@ -20,8 +20,8 @@ use detkv_core::pb::{etcdserverpb as pb, mvccpb};
 use detkv_core::{ApiError, Instant, MemberId};
 
 pub use call::{
-    Answer, Call, CompareCall, DeleteCall, Deleted, End, KeyRange, Op, PutCall, RangeCall, Rows,
-    Target, TxnAnswer, TxnCall,
+    Answer, Call, CompareCall, DeleteCall, Deleted, End, HashAnswer, KeyRange, Op, PutCall,
+    RangeCall, Rows, Target, TxnAnswer, TxnCall,
 };
 pub use intern::{Interner, Value};
 pub use raft::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftStep, RaftTrace, Rare};

@@ -56,7 +56,8 @@ fn has_place(call: &Call) -> bool {
         Call::Range(_) | Call::Txn(_) => !call.is_serializable(),
         Call::Put(_) | Call::Delete(_) | Call::Compact { .. } => true,
         Call::LeaseGrant { .. } | Call::LeaseRevoke { .. } => true,
-        Call::LeaseKeepAlive { .. } | Call::Other(_) => false,
+        Call::LeaseKeepAlive { .. } | Call::LeaseTimeToLive { .. } => false,
+        Call::Alarm { .. } | Call::HashKv { .. } | Call::Defragment | Call::Other(_) => false,
     }
 }
 

@@ -9,10 +9,12 @@
 //! | `serializable` | local reads show some past state, never the future, never going back on a member |
 //! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create |
 //! | `durability` | what was acknowledged is there at the end |
+//! | `lease` | a lease lives for its time, ends once, takes its keys in one revision |
 //! | `state` | members at the same applied index hold the same state |
 //! | `raft` | leaders, votes, logs and commits obey Raft |
 
 mod durability;
+mod lease;
 mod linearizability;
 mod model;
 mod raft;
@@ -27,6 +29,7 @@ use std::cell::OnceCell;
 use std::fmt;
 
 pub use durability::Durability;
+pub use lease::Lease;
 pub use linearizability::Linearizability;
 pub use raft::Raft;
 pub use serializable::Serializable;
@@ -50,6 +53,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(Linearizability),
         Box::new(Serializable),
         Box::new(Watch),
+        Box::new(Lease),
         Box::new(Durability),
         Box::new(State),
         Box::new(Raft),

@@ -43,6 +43,20 @@ pub enum Call {
     LeaseKeepAlive {
         id: i64,
     },
+    LeaseTimeToLive {
+        id: i64,
+    },
+    /// Wire numbers of etcd's `AlarmAction` and `AlarmType`.
+    Alarm {
+        action: i32,
+        alarm: i32,
+        of: u64,
+    },
+    HashKv {
+        revision: i64,
+    },
+    /// Changes nothing that a client can read.
+    Defragment,
     /// Changes no key and shows none.
     Other(&'static str),
 }
@@ -120,11 +134,31 @@ pub enum Target {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Answer {
     Nothing,
-    Put { prev: Option<KvId> },
+    Put {
+        prev: Option<KvId>,
+    },
     Deleted(Box<Deleted>),
     Rows(Box<Rows>),
     Txn(Box<TxnAnswer>),
-    Lease { id: i64, ttl_secs: i64 },
+    Lease {
+        id: i64,
+        ttl_secs: i64,
+    },
+    /// `ttl_secs` is −1 where there is no such lease.
+    TimeToLive {
+        ttl_secs: i64,
+        granted_ttl_secs: i64,
+    },
+    /// Member and type of each.
+    Alarms(Box<Vec<(u64, i32)>>),
+    Hash(Box<HashAnswer>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HashAnswer {
+    pub hash: u32,
+    pub compact_revision: i64,
+    pub hash_revision: i64,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -159,6 +193,10 @@ impl Call {
             Call::LeaseGrant { .. } => "lease grant",
             Call::LeaseRevoke { .. } => "lease revoke",
             Call::LeaseKeepAlive { .. } => "lease keep-alive",
+            Call::LeaseTimeToLive { .. } => "lease time to live",
+            Call::Alarm { .. } => "alarm",
+            Call::HashKv { .. } => "hash kv",
+            Call::Defragment => "defragment",
             Call::Other(kind) => kind,
         }
     }
@@ -217,7 +255,7 @@ impl History {
             Request::LeaseGrant(grant) => Call::LeaseGrant { id: grant.id, ttl_secs: grant.ttl },
             Request::LeaseRevoke(revoke) => Call::LeaseRevoke { id: revoke.id },
             Request::LeaseKeepAlive(keep) => Call::LeaseKeepAlive { id: keep.id },
-            Request::LeaseTimeToLive(_) => Call::Other("lease time to live"),
+            Request::LeaseTimeToLive(ask) => Call::LeaseTimeToLive { id: ask.id },
             Request::LeaseLeases(_) => Call::Other("lease list"),
             Request::Status(_) => Call::Other("status"),
             Request::MemberList(_) => Call::Other("member list"),
@@ -225,10 +263,10 @@ impl History {
             Request::MemberRemove(_) => Call::Other("member remove"),
             Request::MemberUpdate(_) => Call::Other("member update"),
             Request::MemberPromote(_) => Call::Other("member promote"),
-            Request::Alarm(_) => Call::Other("alarm"),
-            Request::Defragment(_) => Call::Other("defragment"),
+            Request::Alarm(r) => Call::Alarm { action: r.action, alarm: r.alarm, of: r.member_id },
+            Request::Defragment(_) => Call::Defragment,
             Request::Hash(_) => Call::Other("hash"),
-            Request::HashKv(_) => Call::Other("hash kv"),
+            Request::HashKv(ask) => Call::HashKv { revision: ask.revision },
             Request::MoveLeader(_) => Call::Other("move leader"),
         }
     }
@@ -325,7 +363,10 @@ impl History {
             Reply::LeaseKeepAlive(r) => (&r.header, Answer::Lease { id: r.id, ttl_secs: r.ttl }),
             Reply::Compact(r) => (&r.header, Answer::Nothing),
             Reply::LeaseRevoke(r) => (&r.header, Answer::Nothing),
-            Reply::LeaseTimeToLive(r) => (&r.header, Answer::Nothing),
+            Reply::LeaseTimeToLive(r) => {
+                let (ttl_secs, granted_ttl_secs) = (r.ttl, r.granted_ttl);
+                (&r.header, Answer::TimeToLive { ttl_secs, granted_ttl_secs })
+            }
             Reply::LeaseLeases(r) => (&r.header, Answer::Nothing),
             Reply::Status(r) => (&r.header, Answer::Nothing),
             Reply::MemberList(r) => (&r.header, Answer::Nothing),
@@ -333,10 +374,18 @@ impl History {
             Reply::MemberRemove(r) => (&r.header, Answer::Nothing),
             Reply::MemberUpdate(r) => (&r.header, Answer::Nothing),
             Reply::MemberPromote(r) => (&r.header, Answer::Nothing),
-            Reply::Alarm(r) => (&r.header, Answer::Nothing),
+            Reply::Alarm(r) => {
+                let alarms = r.alarms.iter().map(|alarm| (alarm.member_id, alarm.alarm));
+                (&r.header, Answer::Alarms(Box::new(alarms.collect())))
+            }
             Reply::Defragment(r) => (&r.header, Answer::Nothing),
             Reply::Hash(r) => (&r.header, Answer::Nothing),
-            Reply::HashKv(r) => (&r.header, Answer::Nothing),
+            Reply::HashKv(r) => {
+                let (hash, compact_revision, hash_revision) =
+                    (r.hash, r.compact_revision, r.hash_revision);
+                let answer = HashAnswer { hash, compact_revision, hash_revision };
+                (&r.header, Answer::Hash(Box::new(answer)))
+            }
             Reply::MoveLeader(r) => (&r.header, Answer::Nothing),
         };
         Outcome::Done { revision: header.as_ref().map_or(0, |header| header.revision), answer }
