@@ -217,7 +217,13 @@ impl Member {
     }
 
     /// Proposes the revoke of what fell due.
+    ///
+    /// A member that has just learned that it leads no more still has its deadlines, and a proposal would be
+    /// sent on to the new leader, who may have renewed the lease: only who leads may propose it.
     pub(super) fn expire_leases(&mut self) {
+        if !self.node.is_leader() || self.node.is_transferring() {
+            return;
+        }
         let timeout = self.config.request_timeout();
         let one = buggify!("lease.one-revoke");
         let most = if one { 1 } else { limits::LEASE_REVOKES_PER_ROUND };

@@ -407,7 +407,7 @@ impl Member {
             self.node.next_deadline(),
             self.store.next_deadline().filter(|_| !installing),
             self.watches.next_deadline(),
-            self.lessor.next_deadline(),
+            self.lessor.next_deadline().filter(|_| !self.node.is_transferring()),
             self.pending.next_deadline(),
             self.reads.next_deadline(),
             self.look_after,
