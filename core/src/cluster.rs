@@ -1,18 +1,23 @@
 //! Who the members are: names, URLs, learners; cluster version; alarms. All of it replicated, kept
 //! in etcd's buckets as etcd keeps it (surface spec §17.4).
 
+mod change;
+mod urls;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
+pub use change::{Change, new_member_id};
+pub use urls::parse as parse_urls;
+
 use crate::config::{BootMember, Config};
 use crate::event::{MemberId, Peer};
 use crate::mvcc::{Bucket, Store};
 use crate::pb::etcdserverpb as pb;
 use crate::pb::membershippb;
-use crate::pb::raftpb;
 
 /// One row of the `members` bucket: JSON under the hex id.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -40,6 +45,22 @@ impl MemberInfo {
         }
     }
 
+    /// A member of which only the id is known.
+    pub fn nameless(id: MemberId) -> Self {
+        Self {
+            id: id.0,
+            peer_urls: Vec::new(),
+            is_learner: false,
+            name: String::new(),
+            client_urls: Vec::new(),
+        }
+    }
+
+    /// It has published itself.
+    pub fn is_started(&self) -> bool {
+        !self.name.is_empty()
+    }
+
     pub fn row_key(&self) -> Bytes {
         format!("{:x}", self.id).into()
     }
@@ -62,6 +83,8 @@ impl MemberInfo {
 #[derive(Default, Debug)]
 pub struct Cluster {
     members: BTreeMap<MemberId, MemberInfo>,
+    /// Ids that never come back.
+    removed: BTreeSet<MemberId>,
     version: Option<String>,
     /// (member, alarm type).
     alarms: BTreeSet<(u64, i32)>,
@@ -81,7 +104,35 @@ impl Cluster {
         });
         let version = store.rows(Bucket::Cluster).into_iter().find(|(key, _)| key == VERSION_KEY);
         let version = version.map(|(_, value)| String::from_utf8_lossy(&value).into_owned());
-        Self { members: members.collect(), version, alarms: alarms.collect() }
+        let removed = store.rows(Bucket::MembersRemoved).into_iter().filter_map(|(key, _)| {
+            let hex = std::str::from_utf8(&key).ok()?;
+            u64::from_str_radix(hex, 16).ok().map(MemberId)
+        });
+        Self {
+            members: members.collect(),
+            removed: removed.collect(),
+            version,
+            alarms: alarms.collect(),
+        }
+    }
+
+    /// What a joining member was told: it holds until its first snapshot. Nothing of it is stored.
+    pub fn told(members: &[BootMember]) -> Self {
+        let members = members.iter().map(|boot| (boot.id, MemberInfo::boot(boot))).collect();
+        Self { members, ..Self::default() }
+    }
+
+    pub fn member(&self, id: MemberId) -> Option<&MemberInfo> {
+        self.members.get(&id)
+    }
+
+    /// Removed for good.
+    pub fn is_removed(&self, id: MemberId) -> bool {
+        self.removed.contains(&id)
+    }
+
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.removed.iter().copied()
     }
 
     /// By ascending id.
@@ -112,39 +163,6 @@ impl Cluster {
         info.name = attributes.name;
         info.client_urls = attributes.client_urls;
         store.put_row(Bucket::Members, info.row_key(), info.row_value());
-    }
-
-    /// A committed configuration change; its context is etcd's JSON of the member.
-    pub fn apply_change(&mut self, store: &mut Store, change: &raftpb::ConfChange) {
-        use raftpb::ConfChangeType as T;
-        let id = MemberId(change.node_id);
-        let context = change.context.as_deref().unwrap_or_default();
-        let described = serde_json::from_slice::<MemberInfo>(context).ok();
-        match change.r#type() {
-            T::ConfChangeRemoveNode => {
-                if let Some(info) = self.members.remove(&id) {
-                    store.delete_row(Bucket::Members, &info.row_key());
-                    let removed = Bytes::from_static(b"removed");
-                    store.put_row(Bucket::MembersRemoved, info.row_key(), removed);
-                }
-            }
-            T::ConfChangeAddNode | T::ConfChangeAddLearnerNode => {
-                let is_learner = change.r#type() == T::ConfChangeAddLearnerNode;
-                let info = match (self.members.get(&id).cloned(), described) {
-                    (Some(known), _) => MemberInfo { is_learner, ..known },
-                    (None, Some(new)) => MemberInfo { id: id.0, is_learner, ..new },
-                    (None, None) => return,
-                };
-                store.put_row(Bucket::Members, info.row_key(), info.row_value());
-                self.members.insert(id, info);
-            }
-            T::ConfChangeUpdateNode => {
-                if let (Some(info), Some(new)) = (self.members.get_mut(&id), described) {
-                    info.peer_urls = new.peer_urls;
-                    store.put_row(Bucket::Members, info.row_key(), info.row_value());
-                }
-            }
-        }
     }
 
     pub fn version(&self) -> Option<&str> {

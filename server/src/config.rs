@@ -64,6 +64,8 @@ pub fn validate(parsed: &Parsed) -> Result<ServerConfig, String> {
     };
     (core.heartbeat, core.election) = (heartbeat, election);
     core.pre_vote = flags.pre_vote;
+    core.strict_reconfig_check = flags.strict_reconfig_check;
+    core.learners_max = flags.max_learners as usize;
     limits(flags, &mut core)?;
     let data_dir = flags.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", flags.name));
     let identity_flags =

@@ -119,7 +119,7 @@ impl Driver {
             self.lanes.run(ticket, job);
         }
         if let Some(peers) = out.peers.take() {
-            self.peers.set(&peers);
+            self.peers.set(&peers, &out.removed);
         }
         for (to, frame) in out.messages.drain(..) {
             if self.peers.send(LaneKind::Messages, to, frame) == Sent::Full {
@@ -136,6 +136,10 @@ impl Driver {
             if let Some(call) = self.calls.remove(&id) {
                 let _ = call.send(reply);
             }
+        }
+        for (stream, _) in out.refused_streams.drain(..) {
+            // The handler has looked before; the member became a learner's equal in between.
+            self.streams.remove(&stream);
         }
         for (stream, message) in out.watch.drain(..) {
             if let Some(sink) = self.streams.get(&stream) {

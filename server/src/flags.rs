@@ -62,6 +62,13 @@ pub struct Flags {
     #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1,
           require_equals = true, action = ArgAction::Set, value_parser = parse_bool)]
     pub pre_vote: bool,
+    /// Refuse membership changes that endanger the quorum.
+    #[arg(long, default_value = "true", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, action = ArgAction::Set, value_parser = parse_bool)]
+    pub strict_reconfig_check: bool,
+    /// Most learners in the cluster.
+    #[arg(long, default_value_t = 1)]
+    pub max_learners: u32,
     /// Time between progress notices to watchers that asked for them.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     pub watch_progress_notify_interval: std::time::Duration,
@@ -139,7 +146,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "listen-metrics-urls",
     "log-rotation-config-json",
     "max-concurrent-streams",
-    "max-learners",
     "max-snapshots",
     "max-wals",
     "memory-mlock",
@@ -160,7 +166,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "self-signed-cert-validity",
     "socket-reuse-address",
     "socket-reuse-port",
-    "strict-reconfig-check",
     "tls-max-version",
     "tls-min-version",
     "trusted-ca-file",

@@ -20,6 +20,7 @@ mod flags;
 mod grpc;
 mod http;
 mod inbox;
+mod join;
 mod logs;
 mod metrics;
 mod peer;

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use detkv_core::api::Request;
-use detkv_core::pb::etcdserverpb::RangeRequest;
+use detkv_core::api::{Request, Response};
+use detkv_core::pb::etcdserverpb::{RangeRequest, StatusRequest};
 use detkv_core::wal::WAL_DIR;
 use detkv_core::{Halt, Input, Member, OpenError, Recovery, RecoveryStep, SharedFiles};
 use tokio::runtime::Runtime;
@@ -25,9 +25,10 @@ use crate::files::DataDir;
 use crate::grpc::Router;
 use crate::http::Endpoints;
 use crate::inbox::{Event, Inbox};
+use crate::join;
 use crate::logs;
 use crate::metrics::DriverMetrics;
-use crate::peer::{Identity, Peers, Shared, accept_peers};
+use crate::peer::{Peers, Shared, accept_peers};
 use crate::serve::{Connections, Site, serve_clients};
 use crate::workers::Workers;
 
@@ -74,8 +75,7 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(no_threads)?;
     let workers = Arc::new(Workers::start().map_err(no_threads)?);
-    let identity = Identity { cluster_id: core.cluster_id, member: core.id };
-    let shared = Shared::new(identity, inbox.clone(), metrics.clone());
+    let shared = Shared::new(core, inbox.clone(), metrics.clone());
     let lanes = Lanes::start(root, &inbox, &metrics).map_err(no_threads)?;
     let (lost, leader_lost) = watch::channel(false);
     let core_metrics = member.metrics();
@@ -94,7 +94,7 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
             // Signals are caught before anything runs that a stop would have to end.
             let signals = Signals::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
             for listener in from_std(peer_listeners)? {
-                tokio::spawn(accept_peers(listener, shared.clone()));
+                tokio::spawn(accept_peers(listener, shared.clone(), client.clone()));
             }
             let halted = run_driver(driver)?;
             let (stop, connections) = watch::channel(false);
@@ -145,13 +145,16 @@ fn recover(
 ) -> Result<Member, String> {
     let fresh = detkv_core::Files::list(&*data_dir, WAL_DIR).map_err(|e| e.to_string())?.is_empty();
     if fresh && config.core.join {
-        return Err("--initial-cluster-state=existing with an empty data directory: \
-                    not yet supported"
-            .to_owned());
+        join::join(&mut config.core)?;
+    } else if fresh {
+        join::check_not_bootstrapped(&config.core)?;
     }
     match try_recover(config, data_dir.clone(), clock) {
         // The flags say nothing about the cluster: the directory knows whose it is.
-        Err(OpenError::OtherCluster { found, found_member, .. }) if !config.identity_given => {
+        // Nor do they after a join: the id was given by MemberAdd.
+        Err(OpenError::OtherCluster { found, found_member, .. })
+            if !config.identity_given || config.core.join =>
+        {
             config.core.cluster_id = found;
             config.core.id = detkv_core::MemberId(found_member);
             config.core.join = true;
@@ -207,6 +210,9 @@ fn run_driver(driver: Driver) -> Result<oneshot::Receiver<Halt>, String> {
 async fn announce_ready(client: Arc<Client>, addresses: Vec<SocketAddr>) {
     let range = RangeRequest { key: "health".into(), count_only: true, ..RangeRequest::default() };
     while client.call_and_read(Request::Range(range.clone())).await.is_err() {
+        if client.is_learner() && learns(&client).await {
+            break;
+        }
         tokio::time::sleep(READY_RETRY).await;
     }
     logs::info("ready to serve client requests", &[]);
@@ -214,6 +220,12 @@ async fn announce_ready(client: Arc<Client>, addresses: Vec<SocketAddr>) {
         let message = "serving client traffic insecurely; this is strongly discouraged!";
         logs::info(message, &[("address", address.to_string())]);
     }
+}
+
+/// A learner serves no linearizable read: it is ready once it has something to show.
+async fn learns(client: &Client) -> bool {
+    let status = client.call(Request::Status(StatusRequest::default())).await;
+    matches!(status, Ok(Response::Status(s)) if s.is_learner && s.raft_applied_index > 0)
 }
 
 struct Signals {

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
 
-use super::{Member, lead};
+use super::Member;
 use crate::api::{Response, RevisionEvents};
 use crate::error::ApiError;
-use crate::event::{Level, MemberId};
 use crate::mvcc::{Applied, Bucket};
-use crate::pb::{etcdserverpb as pb, leasepb, raftpb};
-use crate::raft::{conf_change_v2, conf_state_to_pb};
+use crate::pb::{etcdserverpb as pb, leasepb};
 
 impl Member {
     /// Applies what may be applied. Returns whether anything was.
@@ -176,27 +174,6 @@ impl Member {
             self.lead.retry_reads = true;
             self.lead.term_started = true;
         }
-    }
-
-    fn apply_conf_change(&mut self, entry: &Entry) {
-        let Ok(change) = raftpb::ConfChange::decode(entry.data.clone()) else {
-            // raft-rs turns a refused change into an empty one.
-            return;
-        };
-        self.cluster.apply_change(&mut self.store, &change);
-        if let Some(v2) = conf_change_v2(&change) {
-            let state = self.node.apply_conf_change(&v2);
-            self.store.set_conf_state(conf_state_to_pb(&state));
-        }
-        self.snapshots.last_conf_index = entry.index;
-        self.peers_changed = true;
-        let removed = change.r#type() == raftpb::ConfChangeType::ConfChangeRemoveNode
-            && MemberId(change.node_id) == self.config.id;
-        if removed {
-            self.halt = Some(crate::Halt::Removed);
-        }
-        let fields = vec![("member", format!("{:x}", change.node_id))];
-        self.log(Level::Info, lead::change_name(change.r#type()), fields);
     }
 
     /// Completes the header that the store left at the revision.

@@ -6,7 +6,7 @@ use crate::api::{RequestId, Response};
 use crate::error::{ApiError, Halt};
 use crate::event::{Level, MemberId};
 use crate::limits;
-use crate::pb::{etcdserverpb as pb, membershippb, raftpb};
+use crate::pb::{etcdserverpb as pb, membershippb};
 use crate::sometimes;
 use crate::time::Instant;
 
@@ -28,9 +28,11 @@ pub struct Lead {
     handed_over: bool,
     /// This member's own proposals under way.
     publishing: Option<u64>,
-    versioning: Option<u64>,
+    pub versioning: Option<u64>,
     /// Both are done: nothing to look at in every burst.
     pub introduced: bool,
+    /// Index of the entry that removed this member.
+    pub removed_at: Option<u64>,
     /// A planned stop began.
     pub stopping: Option<Instant>,
     /// Applied when nothing was left to hand over: the stop makes it durable.
@@ -51,18 +53,10 @@ impl Lead {
             publishing: None,
             versioning: None,
             introduced: false,
+            removed_at: None,
             stopping: None,
             last_applied: None,
         }
-    }
-}
-
-pub fn change_name(change: raftpb::ConfChangeType) -> &'static str {
-    match change {
-        raftpb::ConfChangeType::ConfChangeAddNode => "added member",
-        raftpb::ConfChangeType::ConfChangeRemoveNode => "removed member",
-        raftpb::ConfChangeType::ConfChangeUpdateNode => "updated member",
-        raftpb::ConfChangeType::ConfChangeAddLearnerNode => "added member as learner",
     }
 }
 
@@ -80,6 +74,7 @@ impl Member {
         let mut sent = std::mem::take(&mut self.lead.dispatch);
         if leader != self.lead.known {
             self.lead.known = leader;
+            self.lead.introduced = false;
             if leader.is_some() {
                 self.lead.elected_at = self.now;
                 self.metrics.add(&self.metrics.leader_changes_seen_total);
@@ -122,22 +117,16 @@ impl Member {
             self.lead.publishing = self.propose_own(request);
             sent |= self.lead.publishing.is_some();
         }
-        let done = self.lead.versioning.is_none_or(|id| self.pending.get(id).is_none());
-        if done && self.lead.term_started && self.cluster.version().is_none() {
-            let ver = crate::cluster::cluster_version(&self.config.version);
-            let set = membershippb::ClusterVersionSetRequest { ver };
-            let request =
-                pb::InternalRaftRequest { cluster_version_set: Some(set), ..Default::default() };
-            self.lead.versioning = self.propose_own(request);
-            sent |= self.lead.versioning.is_some();
-        }
-        self.lead.introduced =
-            self.cluster.version().is_some() && self.cluster.is_published(&self.config);
+        sent |= self.maybe_set_version();
+        let is_settled = !self.node.is_leader() || self.cluster_version_due().is_none();
+        self.lead.introduced = self.cluster.version().is_some()
+            && is_settled
+            && self.cluster.is_published(&self.config);
         sent
     }
 
     /// `None` when it was refused (the member is overloaded): tried again in the next burst.
-    fn propose_own(&mut self, request: pb::InternalRaftRequest) -> Option<u64> {
+    pub(super) fn propose_own(&mut self, request: pb::InternalRaftRequest) -> Option<u64> {
         let id = self.propose(None, request, false).ok()?;
         self.pending.get(id).is_some().then_some(id)
     }
@@ -201,10 +190,7 @@ impl Member {
         if let Some(to) = self.node.best_transferee() {
             self.lead.handed_over = true;
             sometimes!("lead.handed-over");
-            self.metrics.add(&self.metrics.planned_transfers_total);
-            let fields = vec![("to", to.to_string()), ("reason", "slow disk".to_owned())];
-            self.log(Level::Info, "leadership transfer starting", fields);
-            self.node.transfer_leader(to);
+            self.transfer(to, "slow disk");
         }
     }
 
@@ -223,11 +209,15 @@ impl Member {
         if self.node.is_leader()
             && let Some(to) = self.node.best_transferee()
         {
-            self.metrics.add(&self.metrics.planned_transfers_total);
-            let fields = vec![("to", to.to_string()), ("reason", "planned stop".to_owned())];
-            self.log(Level::Info, "leadership transfer starting", fields);
-            self.node.transfer_leader(to);
+            self.transfer(to, "planned stop");
         }
+    }
+
+    pub(super) fn transfer(&mut self, to: MemberId, reason: &str) {
+        self.metrics.add(&self.metrics.planned_transfers_total);
+        let fields = vec![("to", to.to_string()), ("reason", reason.to_owned())];
+        self.log(Level::Info, "leadership transfer starting", fields);
+        self.node.transfer_leader(to);
     }
 
     /// Leadership gone (or nobody to take it), everything applied by then durable: over.
@@ -235,8 +225,9 @@ impl Member {
     /// A follower goes on getting entries; it does not wait for the leader to fall silent.
     pub(super) fn maybe_finish_stop(&mut self) {
         let Some(since) = self.lead.stopping else { return };
+        let waits = self.is_seeing_removal_through() || self.node.is_transferring();
         let leads = self.node.is_leader();
-        if leads && self.node.is_transferring() && self.now < since + self.config.election {
+        if leads && waits && self.now < since + self.config.election {
             return;
         }
         self.store.request_immediate();
@@ -249,7 +240,8 @@ impl Member {
         };
         if is_durable && self.jobs_under_way == 0 {
             sometimes!("lead.planned-stop");
-            self.halt = Some(Halt::Stopped);
+            let removed = self.lead.removed_at.is_some();
+            self.halt = Some(if removed { Halt::Removed } else { Halt::Stopped });
         }
     }
 }

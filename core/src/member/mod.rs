@@ -16,15 +16,19 @@
 //! | `pending` | proposals whose result is awaited |
 //! | `apply` | a committed entry becomes state, reply and events |
 //! | `leases` | keep-alives, time-to-live, expiry |
+//! | `membership` | changes of the member list; the end of a removed member |
 //! | `lead` | what changes with the leader: promotion, hand-over, planned stop |
+//! | `versions` | peer wire versions, cluster version |
 //! | `status` | what may be looked at from outside |
 
 mod apply;
 mod lead;
 mod leases;
+mod membership;
 mod pending;
 mod requests;
 mod status;
+mod versions;
 
 use std::sync::Arc;
 
@@ -77,12 +81,15 @@ pub struct Member {
     pub(crate) look_after: Option<Instant>,
     /// Peers whose message connection is up, since when.
     pub(crate) peers_up: std::collections::BTreeMap<MemberId, Instant>,
+    /// What peers said of themselves: wire version to use with them, etcd's version.
+    pub(crate) peer_versions: std::collections::BTreeMap<MemberId, (u32, String)>,
 
     // what the next poll hands out
     pub(crate) raft_frames: Vec<(MemberId, Frame)>,
     /// Forwards and lease messages; a coupled loop keeps them back during a sync (rules 1).
     pub(crate) frames: Vec<(MemberId, Frame)>,
     pub(crate) replies: Vec<(RequestId, Result<Response, ApiError>)>,
+    pub(crate) refused_streams: Vec<(crate::api::StreamId, ApiError)>,
     pub(crate) log_lines: Vec<LogLine>,
     pub(crate) jobs: Vec<(Ticket, BackendJob)>,
     pub(crate) last_job: Ticket,
@@ -135,9 +142,11 @@ impl Member {
             physical: Vec::new(),
             look_after: None,
             peers_up: Default::default(),
+            peer_versions: Default::default(),
             raft_frames: Vec::new(),
             frames: Vec::new(),
             replies: Vec::new(),
+            refused_streams: Vec::new(),
             log_lines: Vec::new(),
             jobs: Vec::new(),
             last_job: Ticket(0),
@@ -156,6 +165,7 @@ impl Member {
             watches,
         };
         member.reload();
+        member.check_removed();
         member
     }
 
@@ -178,13 +188,19 @@ impl Member {
     /// Rebuilds what lives beside the store from its rows: after open and after an install.
     pub(crate) fn reload(&mut self) {
         use crate::mvcc::Bucket;
-        if self.store.consistent().index == 0 && self.store.rows(Bucket::Members).is_empty() {
+        let is_new =
+            self.store.consistent().index == 0 && self.store.rows(Bucket::Members).is_empty();
+        if is_new && !self.config.join {
             for boot in &self.config.initial_cluster {
                 let info = crate::cluster::MemberInfo::boot(boot);
                 self.store.put_row(Bucket::Members, info.row_key(), info.row_value());
             }
         }
-        self.cluster = Cluster::load(&self.store);
+        self.cluster = if is_new && self.config.join {
+            Cluster::told(&self.config.initial_cluster)
+        } else {
+            Cluster::load(&self.store)
+        };
         self.lead.introduced = false;
         self.lessor = Lessor::new(self.config.election);
         let leases = self.store.rows(Bucket::Lease);
@@ -202,9 +218,14 @@ impl Member {
         match input {
             Input::Deadline => {}
             Input::Peer { from, frame } => self.handle_frame(from, frame),
-            Input::PeerVersion { .. } | Input::RefusedAsRemoved { .. } => {}
+            Input::PeerVersion { peer, wire, version } => {
+                self.peer_versions.insert(peer, (wire, version));
+                self.lead.introduced = false;
+            }
+            Input::RefusedAsRemoved { peer } => self.handle_refused_as_removed(peer),
             Input::PeerUp { peer } => {
                 self.peers_up.entry(peer).or_insert(self.now);
+                self.lead.introduced = false;
                 self.lead.dispatch = true;
             }
             Input::PeerDown { peer } => {
@@ -217,6 +238,10 @@ impl Member {
             Input::Request { id, request } => self.handle_request(id, request),
             // The result is dropped by the driver, which has forgotten the id.
             Input::Cancel { .. } => {}
+            Input::StreamOpen { stream } if self.is_learner() => {
+                let refused = (stream, ApiError::NotSupportedForLearner);
+                self.refused_streams.push(refused);
+            }
             Input::StreamOpen { stream } => self.watches.open_stream(self.now, stream),
             Input::StreamRequest { stream, request } => {
                 self.watches.handle(self.now, stream, request, &self.reader);
@@ -383,6 +408,7 @@ impl Member {
         out.snapshot.append(&mut self.snapshot_lane.ops);
         out.jobs.append(&mut self.jobs);
         out.replies.append(&mut self.replies);
+        out.refused_streams.append(&mut self.refused_streams);
         out.log_lines.append(&mut self.log_lines);
         out.messages.append(&mut self.raft_frames);
         if !self.node.is_loop_blocked() {
@@ -390,6 +416,7 @@ impl Member {
         }
         if std::mem::take(&mut self.peers_changed) {
             out.peers = Some(self.cluster.peers_of(self.config.id));
+            out.removed = self.cluster.removed().collect();
         }
         if let Some(halt) = self.halt.take() {
             self.halted = true;

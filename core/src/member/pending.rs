@@ -35,6 +35,8 @@ pub struct Proposal {
     pub place: Place,
     /// A compaction whose answer waits until the rows are gone.
     pub physical: bool,
+    /// A membership change: `data` is a raftpb.ConfChange.
+    pub change: bool,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,8 @@ pub struct Pending {
     next_id: u64,
     proposals: BTreeMap<u64, Proposal>,
     queued: VecDeque<u64>,
+    /// Membership changes wait for each other, and nobody else waits for them.
+    queued_changes: VecDeque<u64>,
     /// In order of deadlines, because all have the same timeout.
     by_start: VecDeque<(Instant, u64)>,
 }
@@ -55,6 +59,7 @@ impl Pending {
             next_id: Self::draw(rng),
             proposals: BTreeMap::new(),
             queued: VecDeque::new(),
+            queued_changes: VecDeque::new(),
             by_start: VecDeque::new(),
         }
     }
@@ -74,7 +79,8 @@ impl Pending {
 
     pub fn insert(&mut self, id: u64, proposal: Proposal) {
         self.by_start.push_back((proposal.started, id));
-        self.queued.push_back(id);
+        let queue = if proposal.change { &mut self.queued_changes } else { &mut self.queued };
+        queue.push_back(id);
         self.proposals.insert(id, proposal);
     }
 
@@ -91,7 +97,7 @@ impl Pending {
     }
 
     pub fn has_queued(&mut self) -> bool {
-        self.front_queued().is_some()
+        self.front_queued().is_some() || self.front_change().is_some()
     }
 
     /// The next queued proposal, without taking it.
@@ -105,13 +111,25 @@ impl Pending {
         None
     }
 
+    /// The next queued membership change, without taking it.
+    pub fn front_change(&mut self) -> Option<(u64, &mut Proposal)> {
+        while let Some(&id) = self.queued_changes.front() {
+            if self.proposals.get(&id).is_some_and(|p| p.place == Place::Queued) {
+                return self.proposals.get_mut(&id).map(|p| (id, p));
+            }
+            self.queued_changes.pop_front();
+        }
+        None
+    }
+
     /// Puts a refused proposal back: it surely was not proposed.
     pub fn requeue(&mut self, id: u64, refused_by: MemberId) {
         if let Some(p) = self.proposals.get_mut(&id)
             && p.place == Place::Forwarded(refused_by)
         {
             p.place = Place::Queued;
-            self.queued.push_back(id);
+            let queue = if p.change { &mut self.queued_changes } else { &mut self.queued };
+            queue.push_back(id);
         }
     }
 

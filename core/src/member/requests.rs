@@ -6,6 +6,7 @@ use raft::eraftpb::EntryType;
 
 use super::Member;
 use super::leases::LeaseAsk;
+use super::membership::change_error;
 use super::pending::{Place, Proposal};
 use crate::api::{ReadReady, Request, RequestId, Response};
 use crate::error::ApiError;
@@ -84,9 +85,7 @@ impl Member {
             Request::MemberAdd(_)
             | Request::MemberRemove(_)
             | Request::MemberUpdate(_)
-            | Request::MemberPromote(_) => {
-                self.reply(id, Err(ApiError::Unimplemented("membership change")));
-            }
+            | Request::MemberPromote(_) => self.handle_change_request(id, request),
             Request::Defragment(_) => {
                 self.reply(id, Err(ApiError::Unimplemented("Maintenance.Defragment")));
             }
@@ -166,13 +165,14 @@ impl Member {
         {
             return Err(ApiError::InvalidArgument("txn is nested too deep".to_owned()));
         }
-        let proposal = Proposal { client, started: self.now, data, place: Place::Queued, physical };
+        let (started, place) = (self.now, Place::Queued);
+        let proposal = Proposal { client, started, data, place, physical, change: false };
         self.pending.insert(id, proposal);
         self.dispatch();
         Ok(id)
     }
 
-    fn is_overloaded(&self) -> bool {
+    pub(super) fn is_overloaded(&self) -> bool {
         self.node.commit_index() - self.applied > limits::APPLY_GAP_MAX
             || self.pending.len() >= limits::PENDING_REQUESTS_MAX
             || self.node.unsynced_bytes() > limits::UNSYNCED_BYTES_MAX
@@ -203,9 +203,10 @@ impl Member {
                 break;
             }
         }
+        self.dispatch_changes(reachable);
     }
 
-    fn fail(&mut self, id: u64, error: ApiError) {
+    pub(super) fn fail(&mut self, id: u64, error: ApiError) {
         if let Some(client) = self.pending.remove(id).and_then(|p| p.client) {
             self.reply(client, Err(error));
         }
@@ -214,8 +215,10 @@ impl Member {
     /// A follower's client asks through us. At most once: never forwarded again (rules 8).
     pub(super) fn handle_forward(&mut self, from: MemberId, forward: peer::Forward) {
         let leads = self.node.is_leader() && self.lead.stopping.is_none();
-        let refusal = if !leads || forward.conf_change || buggify!("requests.refuse-forward") {
+        let refusal = if !leads || buggify!("requests.refuse-forward") {
             Some(Refusal::NotLeader)
+        } else if forward.conf_change {
+            self.handle_forwarded_change(forward.request)
         } else if self.is_overloaded() {
             Some(Refusal::TooManyRequests)
         } else if forward.request.len() > self.config.request_bytes_max
@@ -258,6 +261,7 @@ impl Member {
             }
             Refusal::TooManyRequests => self.fail(refused.request_id, ApiError::TooManyRequests),
             Refusal::Dropped => self.fail(refused.request_id, ApiError::ProposalDropped),
+            refusal => self.fail(refused.request_id, change_error(refusal)),
         }
     }
 

@@ -192,8 +192,9 @@ impl Member {
         self.node.term_at(index)
     }
 
+    /// Serves what a learner may; so does a member that knows no configuration yet.
     pub(super) fn is_learner(&self) -> bool {
-        self.node.is_learner()
+        self.node.is_learner() || self.node.is_blank()
     }
 
     pub(super) fn status_response(&self) -> pb::StatusResponse {
@@ -240,6 +241,7 @@ impl Member {
         let watches = self.watches.counts();
         m.has_leader.set(self.node.leader().is_some().into());
         m.is_leader.set(self.node.is_leader().into());
+        m.is_learner.set(self.is_learner().into());
         m.proposals_committed_total.set(self.node.commit_index());
         m.proposals_applied_total.set(self.applied);
         m.proposals_pending.set(self.pending.len() as u64);

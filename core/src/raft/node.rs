@@ -11,6 +11,8 @@
 //!
 //! Group commit: at most one sync in flight; the next batch gathers meanwhile (rules 15).
 
+mod change;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -204,6 +206,9 @@ impl RaftNode {
     }
 
     pub fn step(&mut self, m: Message) {
+        if !self.is_welcome(&m) {
+            return;
+        }
         let unsynced = self.raw.raft.raft_log.persisted < self.raw.raft.raft_log.last_index();
         if m.get_msg_type() == MessageType::MsgTimeoutNow && unsynced {
             sometimes!("raft.transfer-refused-unsynced");
@@ -274,10 +279,6 @@ impl RaftNode {
         if to > log.applied {
             self.raw.advance_apply_to(to);
         }
-    }
-
-    pub fn apply_conf_change(&mut self, change: &raft::eraftpb::ConfChangeV2) -> ConfState {
-        self.raw.apply_conf_change(change).expect("validated before it was proposed")
     }
 
     // -- the pump

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::member::Member;
 use crate::mvcc::SnapshotPin;
 use crate::pb::peer::{self, Frame, frame::Body};
+use crate::pb::raftpb;
 use crate::raft::conf_state_from_pb;
 use crate::time::Instant;
 use crate::{buggify, sometimes};
@@ -68,8 +69,13 @@ impl Member {
             }
             let Ok(pin) = self.store.pin_snapshot() else { continue };
             let at = pin.consistent().clone();
-            let Some(conf_state) = at.conf_state.filter(|_| at.index >= least && at.index > 0)
-            else {
+            // Whoever is not in the configuration of a snapshot would not take it.
+            let knows = |state: &raftpb::ConfState| {
+                state.voters.contains(&peer.0) || state.learners.contains(&peer.0)
+            };
+            let fits =
+                |state: &raftpb::ConfState| at.index >= least && at.index > 0 && knows(state);
+            let Some(conf_state) = at.conf_state.filter(fits) else {
                 continue; // the file will have caught up when raft-rs asks again
             };
             let mut snapshot = eraftpb::Snapshot::default();

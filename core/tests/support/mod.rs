@@ -137,6 +137,25 @@ pub struct Node {
     pub halt: Option<Halt>,
 }
 
+impl Node {
+    fn new(config: Config) -> Self {
+        Self {
+            member: None,
+            disk: MemDisk::default(),
+            config,
+            log_stalled: false,
+            unreported: None,
+            jobs_stalled: false,
+            jobs: VecDeque::new(),
+            snapshot_lane_stalled: false,
+            snapshot_lane: Vec::new(),
+            replies: Vec::new(),
+            watch: Vec::new(),
+            halt: None,
+        }
+    }
+}
+
 pub struct Cluster {
     pub now: Instant,
     pub nodes: BTreeMap<MemberId, Node>,
@@ -184,21 +203,7 @@ impl Cluster {
             config.client_urls = vec![format!("http://127.0.0.1:{}", 3000 + member.id.0)];
             config.wal_segment_bytes = 1 << 20;
             tune(&mut config);
-            let node = Node {
-                member: None,
-                disk: MemDisk::default(),
-                config,
-                log_stalled: false,
-                unreported: None,
-                jobs_stalled: false,
-                jobs: VecDeque::new(),
-                snapshot_lane_stalled: false,
-                snapshot_lane: Vec::new(),
-                replies: Vec::new(),
-                watch: Vec::new(),
-                halt: None,
-            };
-            cluster.nodes.insert(member.id, node);
+            cluster.nodes.insert(member.id, Node::new(config));
         }
         for member in &boot {
             cluster.start(member.id);
@@ -228,6 +233,26 @@ impl Cluster {
         self.poll(id);
     }
 
+    /// Starts a member that was added, with an empty disk: `list` is what a peer told it.
+    pub fn join(&mut self, id: MemberId, list: &[pb::Member]) {
+        let like = self.nodes.values().next().expect("there is a cluster to join").config.clone();
+        let boot = list.iter().map(|m| BootMember {
+            id: MemberId(m.id),
+            name: m.name.clone(),
+            peer_urls: m.peer_ur_ls.clone(),
+        });
+        let config = Config {
+            id,
+            name: format!("joined-{id}"),
+            client_urls: vec![format!("http://127.0.0.1:{}", 4000 + id.0 % 1000)],
+            initial_cluster: boot.collect(),
+            join: true,
+            ..like
+        };
+        self.nodes.insert(id, Node::new(config));
+        self.start(id);
+    }
+
     pub fn kill(&mut self, id: MemberId) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.member = None;
@@ -247,7 +272,8 @@ impl Cluster {
     pub fn input(&mut self, id: MemberId, input: Input) {
         let now = self.now;
         self.steps += 1;
-        if let Some(member) = &mut self.nodes.get_mut(&id).unwrap().member {
+        // A member that was added and not started yet has no node.
+        if let Some(member) = self.nodes.get_mut(&id).and_then(|node| node.member.as_mut()) {
             member.handle(now, input);
         }
     }
@@ -255,7 +281,7 @@ impl Cluster {
     /// Polls until the member has nothing more to do at this instant.
     pub fn poll(&mut self, id: MemberId) {
         loop {
-            let node = self.nodes.get_mut(&id).unwrap();
+            let Some(node) = self.nodes.get_mut(&id) else { return };
             let Some(member) = &mut node.member else { return };
             let mut out = Outputs::default();
             member.poll(self.now, &mut out);

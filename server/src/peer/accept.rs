@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use detkv_core::MemberId;
+use detkv_core::config::WIRE_VERSION_MIN;
 use detkv_core::pb::peer::{Hello, LaneKind};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::link::{HANDSHAKE_TIMEOUT, configure};
-use super::{Identity, Shared, wire};
+use super::{Greeted, Identity, Shared, members, wire};
+use crate::client::Client;
 use crate::logs;
 
 /// Connections that may be in their handshake at once.
@@ -18,7 +20,7 @@ const HANDSHAKES_MAX: usize = 64;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// Accepts peers for ever.
-pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
+pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>, client: Arc<Client>) {
     // The sender is in `shared`: this cannot fail.
     let _ = shared.known.subscribe().wait_for(|known| *known).await;
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
@@ -26,10 +28,11 @@ pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
         let Ok(slot) = handshakes.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let shared = shared.clone();
+                let (shared, client) = (shared.clone(), client.clone());
                 tokio::spawn(async move {
                     let _slot = slot;
-                    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &shared));
+                    let handshake =
+                        tokio::time::timeout(HANDSHAKE_TIMEOUT, greet(stream, &shared, &client));
                     let error = match handshake.await {
                         Ok(Ok(())) => return,
                         Ok(Err(error)) => error,
@@ -48,31 +51,35 @@ pub async fn accept_peers(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Answers a `Hello`. Errors: why the dialer was refused or did not get so far.
-async fn greet(mut stream: TcpStream, shared: &Shared) -> Result<(), String> {
+async fn greet(mut stream: TcpStream, shared: &Shared, client: &Client) -> Result<(), String> {
     configure(&stream).map_err(|e| e.to_string())?;
+    if members::is_http(&stream).await.map_err(|e| e.to_string())? {
+        return members::answer(stream, shared, client).await;
+    }
     let hello = wire::read_hello(&mut stream).await.map_err(|e| e.to_string())?;
     let from = MemberId(hello.from);
-    let checked = check(&hello, shared.identity).and_then(|lane| {
+    let removed = shared.removed.lock().contains(&from);
+    let checked = check(&hello, shared.identity, removed).and_then(|lane| {
         let link = shared.accepting.lock().get(&(from, lane)).cloned();
         link.ok_or_else(|| format!("{from} is not a member of the cluster"))
     });
     let refused = checked.as_ref().err().cloned().unwrap_or_default();
-    let answer = Hello {
-        version: wire::VERSION,
-        cluster_id: shared.identity.cluster_id,
-        from: shared.identity.member.0,
-        to: hello.from,
-        lane: hello.lane,
-        refused,
-    };
+    let answer = Hello { refused, removed, ..shared.hello(hello.from, hello.lane) };
     wire::write_hello(&mut stream, &answer).await.map_err(|e| e.to_string())?;
-    checked?.send(stream).await.map_err(|_| "the link has ended".to_owned())
+    let link = checked?;
+    if hello.probe {
+        return Ok(());
+    }
+    let wire = hello.version.min(shared.wire_version);
+    let greeted = Greeted { stream, wire, version: hello.server_version };
+    link.send(greeted).await.map_err(|_| "the link has ended".to_owned())
 }
 
 /// The lane asked for, or why we do not talk to this dialer.
-fn check(hello: &Hello, us: Identity) -> Result<LaneKind, String> {
-    if hello.version != wire::VERSION {
-        return Err(format!("peer wire version {} (ours is {})", hello.version, wire::VERSION));
+fn check(hello: &Hello, us: Identity, removed: bool) -> Result<LaneKind, String> {
+    if hello.version < WIRE_VERSION_MIN {
+        let (theirs, least) = (hello.version, WIRE_VERSION_MIN);
+        return Err(format!("peer wire version {theirs} (we speak {least} or later)"));
     }
     if hello.cluster_id != us.cluster_id {
         let (theirs, ours) = (hello.cluster_id, us.cluster_id);
@@ -81,7 +88,10 @@ fn check(hello: &Hello, us: Identity) -> Result<LaneKind, String> {
     if hello.to != us.member.0 {
         return Err(format!("looking for member {:x}, but this is {}", hello.to, us.member));
     }
-    if MemberId(hello.from) >= us.member {
+    if removed {
+        return Err("the member has been permanently removed from the cluster".to_owned());
+    }
+    if MemberId(hello.from) >= us.member && !hello.probe {
         return Err(format!("member {:x} does not dial {}: it is dialed", hello.from, us.member));
     }
     LaneKind::try_from(hello.lane).map_err(|_| format!("unknown lane {}", hello.lane))
@@ -96,14 +106,19 @@ mod tests {
     }
 
     fn hello() -> Hello {
-        Hello { version: 1, cluster_id: 0xc, from: 3, to: 9, lane: 1, refused: String::new() }
+        Hello { version: 1, cluster_id: 0xc, from: 3, to: 9, lane: 1, ..Hello::default() }
     }
 
     #[test]
     fn a_hello_is_refused_with_its_reason() {
-        assert_eq!(check(&hello(), us()), Ok(LaneKind::Snapshot));
-        let refusal = |hello| check(&hello, us()).expect_err("refused");
-        assert_eq!(refusal(Hello { version: 2, ..hello() }), "peer wire version 2 (ours is 1)");
+        assert_eq!(check(&hello(), us(), false), Ok(LaneKind::Snapshot));
+        let newer = Hello { version: 9, ..hello() };
+        assert_eq!(check(&newer, us(), false), Ok(LaneKind::Snapshot), "the lower is spoken");
+        let removed = check(&hello(), us(), true).expect_err("refused");
+        assert_eq!(removed, "the member has been permanently removed from the cluster");
+        let refusal = |hello| check(&hello, us(), false).expect_err("refused");
+        let old = refusal(Hello { version: 0, ..hello() });
+        assert_eq!(old, "peer wire version 0 (we speak 1 or later)");
         let other_cluster = Hello { cluster_id: 0xd, ..hello() };
         assert_eq!(refusal(other_cluster), "cluster ID mismatch: d (ours is c)");
         assert_eq!(refusal(Hello { to: 4, ..hello() }), "looking for member 4, but this is 9");

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::wire::{self, FrameReader, WireError};
-use super::{Outgoing, QUEUE_FRAMES, Queue, Shared};
+use super::{Greeted, Outgoing, QUEUE_FRAMES, Queue, Shared};
 use crate::inbox::Event;
 use crate::logs;
 
@@ -25,6 +25,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection whose data is not acknowledged for so long is dead.
 const HALF_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A peer that should have dialed us by now is asked why it has not.
+const PROBE_AFTER: Duration = Duration::from_secs(3);
 /// Bytes of frames from one connection that may wait in the inbox; its reader stops at the bound.
 const CREDIT_BYTES: usize = 16 << 20;
 /// Frames encoded into one write.
@@ -58,22 +60,26 @@ impl Link {
     }
 
     /// Runs until the task is aborted. `accepted` brings connections that the peer dialed.
-    pub async fn run(self, mut accepted: mpsc::Receiver<TcpStream>) {
+    pub async fn run(self, mut accepted: mpsc::Receiver<Greeted>) {
         let dials = self.shared.identity.member < self.peer.id;
         let mut next = None;
         loop {
-            let stream = match next.take() {
-                Some(stream) => stream,
+            let greeted = match next.take() {
+                Some(greeted) => greeted,
                 None if dials => self.dial().await,
-                None => match accepted.recv().await {
-                    Some(stream) => stream,
-                    None => return,
+                None => match tokio::time::timeout(PROBE_AFTER, accepted.recv()).await {
+                    Ok(Some(greeted)) => greeted,
+                    Ok(None) => return,
+                    Err(_) => {
+                        self.probe().await;
+                        continue;
+                    }
                 },
             };
             // A newer connection from the peer replaces this one: the peer knows that the old one is dead.
-            let up = self.up();
+            let up = self.up(&greeted);
             let lost = tokio::select! {
-                error = self.exchange(stream, up) => error,
+                error = self.exchange(greeted.stream, up) => error,
                 newer = accepted.recv() => {
                     next = newer;
                     WireError::Closed
@@ -84,7 +90,11 @@ impl Link {
     }
 
     /// Makes the queue of a new connection and tells the member.
-    fn up(&self) -> (mpsc::Receiver<Frame>, Arc<AtomicUsize>) {
+    fn up(&self, greeted: &Greeted) -> (mpsc::Receiver<Frame>, Arc<AtomicUsize>) {
+        if self.lane == LaneKind::Messages {
+            let (peer, version) = (self.peer.id, greeted.version.clone());
+            self.push(Input::PeerVersion { peer, wire: greeted.wire, version });
+        }
         let (frames, receiver) = mpsc::channel(QUEUE_FRAMES);
         let bytes = Arc::new(AtomicUsize::new(0));
         *self.outgoing.connection.lock() = Some(Queue { frames, bytes: bytes.clone() });
@@ -112,8 +122,24 @@ impl Link {
         gauge.set(i64::from(up));
         let peer = self.peer.id;
         let input = if up { Input::PeerUp { peer } } else { Input::PeerDown { peer } };
+        self.push(input);
+    }
+
+    fn push(&self, input: Input) {
         // A closed inbox means that the process is ending, and this task with it.
         let _ = self.shared.inbox.push(Event::Input(input));
+    }
+
+    /// The peer should have dialed us long ago: it may have dropped us because we were removed.
+    async fn probe(&self) {
+        if self.lane != LaneKind::Messages {
+            return;
+        }
+        for url in &self.peer.urls {
+            let attempt = self.dial_once(url, true);
+            // What comes of it is told by `dial_once`; anything else is as before.
+            let _ = tokio::time::timeout(DIAL_TIMEOUT + HANDSHAKE_TIMEOUT, attempt).await;
+        }
     }
 
     fn fields(&self) -> Vec<logs::Field<'static>> {
@@ -125,12 +151,12 @@ impl Link {
     }
 
     /// Dials until it works. Logs the first failure of a row and then only another reason.
-    async fn dial(&self) -> TcpStream {
+    async fn dial(&self) -> Greeted {
         let mut pause = BACK_OFF_MIN;
         let mut last_error = String::new();
         loop {
             for url in &self.peer.urls {
-                let attempt = self.dial_once(url);
+                let attempt = self.dial_once(url, false);
                 match tokio::time::timeout(DIAL_TIMEOUT + HANDSHAKE_TIMEOUT, attempt).await {
                     Ok(Ok(stream)) => return stream,
                     Ok(Err(error)) => self.log_dial_error(url, error, &mut last_error),
@@ -155,7 +181,8 @@ impl Link {
         }
     }
 
-    async fn dial_once(&self, url: &str) -> Result<TcpStream, String> {
+    /// `probe`: only asks whether the peer would talk to us.
+    async fn dial_once(&self, url: &str, probe: bool) -> Result<Greeted, String> {
         let address = crate::url::Url::parse(url).map_err(|e| e.to_string())?.address();
         let mut stream = tokio::time::timeout(DIAL_TIMEOUT, TcpStream::connect(&address))
             .await
@@ -163,19 +190,15 @@ impl Link {
             .map_err(|e| format!("dial {address}: {e}"))?;
         configure(&stream).map_err(|e| format!("dial {address}: {e}"))?;
         let (us, them) = (self.shared.identity, self.peer.id);
-        let hello = Hello {
-            version: wire::VERSION,
-            cluster_id: us.cluster_id,
-            from: us.member.0,
-            to: them.0,
-            lane: self.lane.into(),
-            refused: String::new(),
-        };
+        let hello = Hello { probe, ..self.shared.hello(them.0, self.lane.into()) };
         let handshake = async {
             wire::write_hello(&mut stream, &hello).await?;
             wire::read_hello(&mut stream).await
         };
         let answer = handshake.await.map_err(|e| format!("handshake with {address}: {e}"))?;
+        if answer.removed && answer.cluster_id == us.cluster_id && answer.from == them.0 {
+            self.push(Input::RefusedAsRemoved { peer: them });
+        }
         if !answer.refused.is_empty() {
             return Err(format!("refused by {address}: {}", answer.refused));
         }
@@ -183,7 +206,8 @@ impl Link {
             let (cluster, member) = (answer.cluster_id, answer.from);
             return Err(format!("{address} is member {member:x} of cluster {cluster:x}"));
         }
-        Ok(stream)
+        let wire = answer.version.min(self.shared.wire_version);
+        Ok(Greeted { stream, wire, version: answer.server_version })
     }
 
     /// Moves frames both ways until either direction fails; says why.

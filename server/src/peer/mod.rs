@@ -1,25 +1,28 @@
 //! Connections to the other members: one for messages and one for snapshots per peer, both bidirectional.
 //!
 //! Of two members the one with the smaller id dials; the other accepts. Start at [`Peers`] (the driver's
-//! end) and `link.rs` (one connection's life); `wire.rs` is the bytes, `accept.rs` the listening side.
+//! end) and `link.rs` (one connection's life); `wire.rs` is the bytes, `accept.rs` the listening side,
+//! `members.rs` what the port answers to HTTP.
 //! A queue lives as long as its connection: nothing that was meant for a lost one is sent on the next.
 
 mod accept;
 mod link;
+mod members;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use detkv_core::pb::peer::{Frame, LaneKind};
-use detkv_core::{MemberId, Peer};
+use detkv_core::pb::peer::{Frame, Hello, LaneKind};
+use detkv_core::{Config, MemberId, Peer};
 use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 pub use accept::accept_peers;
+pub use members::{Told, fetch};
 
 use crate::inbox::Inbox;
 use crate::metrics::DriverMetrics;
@@ -45,22 +48,58 @@ pub enum Sent {
     Full,
 }
 
+/// A connection after its handshake.
+#[derive(Debug)]
+struct Greeted {
+    stream: TcpStream,
+    /// The wire version that both ends know.
+    wire: u32,
+    /// The version that the peer shows.
+    version: String,
+}
+
 /// Shared by the links of a process.
 #[derive(Debug)]
 pub struct Shared {
     pub identity: Identity,
     pub inbox: Arc<Inbox>,
     pub metrics: DriverMetrics,
+    /// The highest peer wire version we speak, and the version we show.
+    pub wire_version: u32,
+    pub server_version: String,
+    /// Ids that were removed from the cluster: told so, and refused.
+    removed: Mutex<BTreeSet<MemberId>>,
     /// True once the driver has said who the peers are: until then nobody can be told from a stranger.
     known: watch::Sender<bool>,
     /// Accepted connections go to the link they belong to.
-    accepting: Mutex<HashMap<(MemberId, LaneKind), mpsc::Sender<TcpStream>>>,
+    accepting: Mutex<HashMap<(MemberId, LaneKind), mpsc::Sender<Greeted>>>,
 }
 
 impl Shared {
-    pub fn new(identity: Identity, inbox: Arc<Inbox>, metrics: DriverMetrics) -> Arc<Self> {
-        let (known, accepting) = (watch::Sender::new(false), Mutex::new(HashMap::new()));
-        Arc::new(Self { identity, inbox, metrics, known, accepting })
+    pub fn new(config: &Config, inbox: Arc<Inbox>, metrics: DriverMetrics) -> Arc<Self> {
+        Arc::new(Self {
+            identity: Identity { cluster_id: config.cluster_id, member: config.id },
+            inbox,
+            metrics,
+            wire_version: config.wire_version,
+            server_version: config.version.clone(),
+            removed: Mutex::default(),
+            known: watch::Sender::new(false),
+            accepting: Mutex::default(),
+        })
+    }
+
+    /// Our half of the handshake, to `to` on `lane`.
+    fn hello(&self, to: u64, lane: i32) -> Hello {
+        Hello {
+            version: self.wire_version,
+            cluster_id: self.identity.cluster_id,
+            from: self.identity.member.0,
+            to,
+            lane,
+            server_version: self.server_version.clone(),
+            ..Hello::default()
+        }
     }
 }
 
@@ -129,7 +168,8 @@ impl Peers {
     }
 
     /// Starts links to new peers, drops those to peers that are gone, and restarts those whose URLs changed.
-    pub fn set(&mut self, peers: &[Peer]) {
+    pub fn set(&mut self, peers: &[Peer], removed: &[MemberId]) {
+        *self.shared.removed.lock() = removed.iter().copied().collect();
         let wanted: HashMap<MemberId, &Peer> = peers
             .iter()
             .filter(|peer| peer.id != self.shared.identity.member)

@@ -9,8 +9,6 @@ use detkv_core::pb::peer::{Frame, Hello};
 use prost::Message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The version in `Hello`.
-pub const VERSION: u32 = 1;
 /// Longest frame: an append of the largest request that flags allow, and a snapshot chunk, fit many times over.
 pub const FRAME_BYTES_MAX: usize = 64 << 20;
 const HELLO_BYTES_MAX: usize = 4 << 10;
@@ -143,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hello_takes_its_own_bytes_only() {
-        let hello = Hello { version: VERSION, from: 1, to: 2, ..Hello::default() };
+        let hello = Hello { version: 1, from: 1, to: 2, ..Hello::default() };
         let mut bytes = Vec::new();
         write_hello(&mut bytes, &hello).await.expect("a Vec takes all");
         bytes.push(42);
