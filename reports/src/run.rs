@@ -46,6 +46,12 @@ pub struct RunSummary {
     /// Of successful puts, as the client sees them. `None` when no put succeeded.
     pub put_p50_us: Option<u64>,
     pub put_p99_us: Option<u64>,
+    /// Every figure of the run by name (`scenarios/README.md` lists them), those above included.
+    #[serde(default)]
+    pub figures: BTreeMap<String, u64>,
+    /// Names of the figures that tell this scenario's story.
+    #[serde(default)]
+    pub shown: Vec<String>,
     /// Checker name → `ok`, or what it found.
     pub checkers: BTreeMap<String, String>,
     pub expectations: Vec<Expectation>,

@@ -1,6 +1,7 @@
 //! One OS process per seed: the runner starts itself again as a child, with everything that could leak into
 //! a run nailed down, or on the contrary shaken (rules 25).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufWriter, Write as _};
 use std::ops::Range;
@@ -29,6 +30,9 @@ pub struct Job {
     /// The file's path for errors, and its text: a child opens no scenario file.
     pub path: String,
     pub text: String,
+    /// The scenario's name, and the files that it names, with their text.
+    pub name: String,
+    pub files: BTreeMap<String, String>,
     pub seed: u64,
     pub profile: Profile,
     /// Send the timeline too.
@@ -116,13 +120,14 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
     // SAFETY: only sets a timer; its signal ends the process.
     unsafe { libc::alarm(job.wall_secs_max) };
     let _shift = (job.surroundings == Surroundings::Shaken).then(shift_heap);
-    let name = scenario_name(&job.scenario);
-    let scenario = Scenario::parse(&name, &job.path, &job.text)?;
+    let read = |file: &str| job.files.get(file).cloned().ok_or_else(|| "not handed on".to_owned());
+    let scenario = Scenario::parse(&job.name, &job.path, &job.text, &read)?;
+    let costs = scenario.show.iter().any(|name| name.starts_with("wal_fsyncs"));
     let trace = TraceOptions {
         full: job.full.clone(),
         decisions: job.trace_file.is_some(),
         draws: job.trace_file.is_some(),
-        syncs: job.with_timeline,
+        syncs: job.with_timeline || costs,
         ..TraceOptions::default()
     };
     let started = Instant::now();

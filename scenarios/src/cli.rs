@@ -21,8 +21,11 @@ pub struct Cli {
 pub enum Command {
     /// Runs a scenario with one seed, in each of its profiles, tells the story and writes the page
     Run {
-        /// Name (see `list`), path of a .toml file, or `swarm`: what the swarm draws from the seed
+        /// Name (see `list`), path of a .toml file, FILE.toml:VARIANT, or `swarm`: what it draws from the seed
         scenario: String,
+        /// Replace a value of the file, such as disk.parallelism=1; may be given again
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
         #[arg(long)]
         seed: u64,
         /// Only this profile
@@ -40,9 +43,13 @@ pub enum Command {
     },
     /// Lists the scenarios
     List,
+    /// Lists the figures that a scenario may expect
+    Figures,
     /// Runs a scenario over many seeds, one process each
     Sweep {
         scenario: String,
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
         /// First seed and the one behind the last
         #[arg(long, value_name = "A..B", value_parser = seeds)]
         seeds: Range<u64>,
@@ -79,6 +86,8 @@ pub enum Command {
     CheckDeterminism {
         /// A scenario, `swarm`, or `all` that are committed
         scenario: String,
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
         #[arg(long, value_name = "A..B", value_parser = seeds)]
         seeds: Range<u64>,
         #[arg(long, value_parser = profile)]

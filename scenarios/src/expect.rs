@@ -6,6 +6,7 @@ use detkv_reports::run::{Expectation, RunSummary};
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use crate::figures;
 use crate::scenario::Profile;
 
 /// The `expect` section.
@@ -18,28 +19,62 @@ pub struct Expect {
 }
 
 /// Bounds on the figures of a run; what is not named is not judged.
-#[derive(Clone, Default, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Bounds {
-    leader_changes: Option<Bound>,
-    elections: Option<Bound>,
-    split_votes: Option<Bound>,
-    terms: Option<Bound>,
-    planned_transfers: Option<Bound>,
-    puts_ok: Option<Bound>,
-    puts_failed: Option<Bound>,
-    longest_put_gap_ms: Option<Bound>,
-    /// In election timeouts.
-    longest_put_gap_elections: Option<GapBound>,
-    put_p50_us: Option<Bound>,
-    put_p99_us: Option<Bound>,
-    /// Whether any member raised its slow-disk alarm.
-    slow_disk_alarm: Option<bool>,
+#[derive(Clone, Default, Debug)]
+struct Bounds(Vec<(&'static str, Expected)>);
+
+/// What one line expects.
+#[derive(Clone, Copy, Debug)]
+enum Expected {
+    Count(Bound),
+    Elections(GapBound),
+    Flag(bool),
+}
+
+/// The name of a figure, as a key.
+struct Name(&'static str);
+
+/// What a figure in election timeouts is called after.
+const ELECTIONS: &str = "_elections";
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(d)?;
+        figures::find(&name).map(Name).map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bounds {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct BoundsVisitor;
+        impl<'de> Visitor<'de> for BoundsVisitor {
+            type Value = Bounds;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of figures")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bounds, A::Error> {
+                let mut bounds = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    let expected = if name.ends_with(ELECTIONS) {
+                        Expected::Elections(map.next_value()?)
+                    } else if figures::is_flag(name) {
+                        Expected::Flag(map.next_value()?)
+                    } else {
+                        Expected::Count(map.next_value()?)
+                    };
+                    bounds.push((name, expected));
+                }
+                Ok(Bounds(bounds))
+            }
+        }
+        d.deserialize_map(BoundsVisitor)
+    }
 }
 
 /// `5`, or `{ min = 1, max = 5 }` with either left out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bound {
+struct Bound {
     min: u64,
     max: u64,
 }
@@ -108,88 +143,87 @@ struct GapBound {
     max_split_vote: Option<f64>,
 }
 
-/// What is judged beside the summary's own figures.
-#[derive(Clone, Copy, Debug)]
-pub struct Observed {
-    pub election_timeout_ms: u64,
-    pub slow_disk_alarm: bool,
-}
-
 impl Expect {
     /// Every expectation for `profile` with its outcome.
     pub fn judge(
         &self,
         profile: Profile,
         summary: &RunSummary,
-        observed: Observed,
+        election_timeout_ms: u64,
     ) -> Vec<Expectation> {
-        let own = match profile {
+        let bounds = self.both.0.iter().chain(&self.own(profile).0);
+        bounds.map(|(name, expected)| expected.judge(name, summary, election_timeout_ms)).collect()
+    }
+
+    fn own(&self, profile: Profile) -> &Bounds {
+        match profile {
             Profile::Coupled => &self.coupled,
             Profile::Decoupled => &self.decoupled,
-        };
-        let mut judged = self.both.judge(summary, observed);
-        judged.extend(own.judge(summary, observed));
-        judged
+        }
     }
-}
 
-impl Bounds {
-    fn judge(&self, s: &RunSummary, observed: Observed) -> Vec<Expectation> {
-        let figures = [
-            ("leader_changes", self.leader_changes, Some(s.leader_changes)),
-            ("elections", self.elections, Some(s.elections)),
-            ("split_votes", self.split_votes, Some(s.split_votes)),
-            ("terms", self.terms, Some(s.terms)),
-            ("planned_transfers", self.planned_transfers, Some(s.planned_transfers)),
-            ("puts_ok", self.puts_ok, Some(s.puts_ok)),
-            ("puts_failed", self.puts_failed, Some(s.puts_failed)),
-            ("longest_put_gap_ms", self.longest_put_gap_ms, Some(s.longest_put_gap_ms)),
-            ("put_p50_us", self.put_p50_us, s.put_p50_us),
-            ("put_p99_us", self.put_p99_us, s.put_p99_us),
-        ];
-        let mut judged: Vec<Expectation> = figures
-            .into_iter()
-            .filter_map(|(name, bound, actual)| Some(judge_bound(name, bound?, actual)))
-            .collect();
-        judged.extend(self.longest_put_gap_elections.map(|bound| bound.judge(s, observed)));
-        judged.extend(self.slow_disk_alarm.map(|expected| {
-            let word = |raised: bool| if raised { "raised" } else { "not raised" }.to_owned();
-            Expectation {
-                name: "slow_disk_alarm".to_owned(),
-                expected: word(expected),
-                actual: word(observed.slow_disk_alarm),
-                ok: expected == observed.slow_disk_alarm,
+    /// The figures it names, each once.
+    pub fn named(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for (name, _) in [&self.both, &self.coupled, &self.decoupled].iter().flat_map(|b| &b.0) {
+            if !names.contains(name) {
+                names.push(*name);
             }
-        }));
-        judged
+        }
+        names
     }
 }
 
-fn judge_bound(name: &str, bound: Bound, actual: Option<u64>) -> Expectation {
-    let unit = ["ms", "us"].iter().find(|unit| name.ends_with(&format!("_{unit}")));
-    let unit = unit.map_or(String::new(), |unit| format!(" {unit}"));
-    Expectation {
-        name: name.to_owned(),
-        expected: format!("{bound}{unit}"),
-        actual: actual.map_or("none".to_owned(), |actual| format!("{actual}{unit}")),
-        ok: actual.is_some_and(|actual| bound.holds(actual)),
+impl Expected {
+    fn judge(self, name: &str, summary: &RunSummary, election_timeout_ms: u64) -> Expectation {
+        let figure = |name: &str| summary.figures.get(name).copied();
+        match self {
+            Expected::Count(bound) => bound.judge(name, figure(name)),
+            Expected::Flag(expected) => {
+                let word = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+                let actual = figure(name).is_some_and(|value| value > 0);
+                let (expected, ok) = (word(expected), expected == actual);
+                Expectation { name: name.to_owned(), expected, actual: word(actual), ok }
+            }
+            Expected::Elections(bound) => {
+                let ms = figure(&name.replace(ELECTIONS, "_ms"));
+                bound.judge(name, ms, summary.split_votes > 0, election_timeout_ms)
+            }
+        }
+    }
+}
+
+impl Bound {
+    fn judge(self, name: &str, actual: Option<u64>) -> Expectation {
+        let unit = figures::unit(name);
+        Expectation {
+            name: name.to_owned(),
+            expected: format!("{self}{unit}"),
+            actual: actual.map_or("none".to_owned(), |actual| format!("{actual}{unit}")),
+            ok: actual.is_some_and(|actual| self.holds(actual)),
+        }
     }
 }
 
 impl GapBound {
-    fn judge(self, summary: &RunSummary, observed: Observed) -> Expectation {
-        let was_split = summary.split_votes > 0;
+    fn judge(
+        self,
+        name: &str,
+        actual_ms: Option<u64>,
+        was_split: bool,
+        election_timeout_ms: u64,
+    ) -> Expectation {
         let max = match self.max_split_vote {
             Some(max) if was_split => max,
             _ => self.max,
         };
-        let elections = summary.longest_put_gap_ms as f64 / observed.election_timeout_ms as f64;
+        let elections = actual_ms.map(|ms| ms as f64 / election_timeout_ms as f64);
         let split = if was_split { ", after a split vote" } else { "" };
         Expectation {
-            name: "longest_put_gap_elections".to_owned(),
+            name: name.to_owned(),
             expected: format!("{} to {max} election timeouts{split}", self.min),
-            actual: format!("{elections:.2} election timeouts"),
-            ok: (self.min..=max).contains(&elections),
+            actual: elections.map_or("none".to_owned(), |e| format!("{e:.2} election timeouts")),
+            ok: elections.is_some_and(|elections| (self.min..=max).contains(&elections)),
         }
     }
 }

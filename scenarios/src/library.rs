@@ -1,10 +1,14 @@
 //! The scenarios that come with the binary, and those in files.
 
+use std::path::Path;
+
 use anyhow::{Context as _, anyhow};
 
 use crate::child::scenario_name;
+use crate::place::ScenarioError;
 use crate::scenario::Scenario;
 use crate::swarm;
+use crate::variant;
 
 /// Name and text of every committed scenario, in the order of `list`.
 const COMMITTED: [(&str, &str); 4] = [
@@ -14,47 +18,140 @@ const COMMITTED: [(&str, &str); 4] = [
     ("crash-storm", include_str!("../crash-storm.toml")),
 ];
 
+/// Histograms of real disks that come with the binary, as scenarios name them.
+const INCIDENTS: [(&str, &str); 5] = [
+    ("incidents/etcd-7312.prom", include_str!("../incidents/etcd-7312.prom")),
+    ("incidents/etcd-9407.prom", include_str!("../incidents/etcd-9407.prom")),
+    ("incidents/etcd-9544.prom", include_str!("../incidents/etcd-9544.prom")),
+    ("incidents/etcd-10273-hdd.prom", include_str!("../incidents/etcd-10273-hdd.prom")),
+    (
+        "incidents/etcd-12405-slow-member.prom",
+        include_str!("../incidents/etcd-12405-slow-member.prom"),
+    ),
+];
+
 /// A scenario with where it came from.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// As the user named it.
+    /// As the user named it, `--set`s included: what follows `run` to repeat it.
     pub given: String,
     pub path: String,
+    /// With variant and `--set`s merged in.
     pub text: String,
     pub scenario: Scenario,
 }
 
-/// Finds a scenario by name, or reads the file when the name ends in `.toml`.
+/// Finds a scenario by name, or reads the file when the name ends in `.toml`; `FILE.toml:VARIANT` is a variant of it.
+/// Then applies `sets` (see [`variant::set`]) in order.
 ///
 /// Errors: no such scenario or file, or a mistake in it with its place. All are the user's (exit code 2).
-pub fn find(given: &str) -> anyhow::Result<Source> {
-    let committed = COMMITTED.iter().find(|(name, _)| *name == given);
-    let (path, text) = match committed {
-        Some((name, text)) => (format!("scenarios/{name}.toml"), (*text).to_owned()),
-        None if given.ends_with(".toml") => {
-            let text = std::fs::read_to_string(given);
-            (given.to_owned(), text.with_context(|| format!("cannot read {given}"))?)
+pub fn find(given: &str, sets: &[String]) -> anyhow::Result<Source> {
+    let Found { name, path, text, variant } = locate(given)?;
+    let read = |file: &str| read_file(&path, file);
+    let mut scenario = Scenario::parse(&name, &path, &text, &read)?;
+    // Each of them is read too: a mistake in a variant shows when the file is first used.
+    for other in variant::names(&text) {
+        let own = format!("{name}-{other}");
+        let parsed = Scenario::parse(&own, &path, &variant::of(&text, &other), &read)
+            .map_err(|error| variant::error_in(&path, &text, &other, error))?;
+        if Some(&other) == variant.as_ref() {
+            scenario = parsed;
         }
-        None => {
-            let names: Vec<&str> = COMMITTED.iter().map(|(name, _)| *name).collect();
-            return Err(anyhow!(
-                "no scenario {given:?}: expected one of {}, or a file ending in .toml",
-                names.join(", ")
-            ));
-        }
+    }
+    let mut text = variant.map_or(text.clone(), |variant| variant::of(&text, &variant));
+    let mut given = given.to_owned();
+    for assignment in sets {
+        text = variant::set(&text, assignment).map_err(|why| anyhow!("--set {why}"))?;
+        scenario = Scenario::parse(&scenario.name, &path, &text, &read).map_err(|error| {
+            let ScenarioError { message, .. } = error;
+            anyhow!("--set {assignment}: {message}")
+        })?;
+        given += &format!(" --set '{assignment}'");
+    }
+    Ok(Source { given, path, text, scenario })
+}
+
+struct Found {
+    name: String,
+    path: String,
+    text: String,
+    variant: Option<String>,
+}
+
+fn locate(given: &str) -> anyhow::Result<Found> {
+    let committed = COMMITTED.iter().find_map(|(name, text)| {
+        let rest = given.strip_prefix(name)?;
+        let variant = match rest.strip_prefix('-') {
+            None if rest.is_empty() => None,
+            Some(variant) if variant::names(text).iter().any(|name| name == variant) => {
+                Some(variant.to_owned())
+            }
+            _ => return None,
+        };
+        let (path, text) = (format!("scenarios/{name}.toml"), (*text).to_owned());
+        Some(Found { name: (*name).to_owned(), path, text, variant })
+    });
+    if let Some(found) = committed {
+        return Ok(found);
+    }
+    let (path, variant) = match given.split_once(".toml:") {
+        Some((stem, variant)) => (format!("{stem}.toml"), Some(variant.to_owned())),
+        None => (given.to_owned(), None),
     };
-    let scenario = Scenario::parse(&scenario_name(given), &path, &text)?;
-    Ok(Source { given: given.to_owned(), path, text, scenario })
+    if !path.ends_with(".toml") {
+        return Err(anyhow!(
+            "no scenario {given:?}: expected one of {}, or a file ending in .toml",
+            names().join(", ")
+        ));
+    }
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    if let Some(variant) = &variant
+        && !variant::names(&text).contains(variant)
+    {
+        let names = variant::names(&text);
+        return Err(anyhow!("{path} has no variant {variant:?}: expected one of {names:?}"));
+    }
+    Ok(Found { name: scenario_name(&path), path, text, variant })
+}
+
+/// The text of a histogram that comes with the binary.
+pub fn read_incident(file: &str) -> Result<String, String> {
+    read_file("", file)
+}
+
+/// The text of a file that the scenario at `path` names: beside it, or one that comes with the binary.
+fn read_file(path: &str, file: &str) -> Result<String, String> {
+    let beside = Path::new(path).parent().unwrap_or(Path::new("")).join(file);
+    let committed = INCIDENTS.iter().find(|(name, _)| *name == file);
+    match (std::fs::read_to_string(beside), committed) {
+        (Ok(text), None) => Ok(text),
+        (_, Some((_, text))) => Ok((*text).to_owned()),
+        (Err(error), None) => Err(error.to_string()),
+    }
+}
+
+/// Every committed scenario's name, each followed by its variants.
+pub fn names() -> Vec<String> {
+    let own = |(name, text): &(&str, &str)| {
+        let variants = variant::names(text).into_iter().map(|variant| format!("{name}-{variant}"));
+        [(*name).to_owned()].into_iter().chain(variants.collect::<Vec<_>>())
+    };
+    COMMITTED.iter().flat_map(own).collect()
 }
 
 /// As [`find`]; `swarm` is what is drawn from `seed`.
-pub fn for_seed(given: &str, seed: u64) -> anyhow::Result<Source> {
-    if given == swarm::NAME { swarm::source(seed) } else { find(given) }
+pub fn for_seed(given: &str, sets: &[String], seed: u64) -> anyhow::Result<Source> {
+    if given == swarm::NAME { swarm::source(seed) } else { find(given, sets) }
 }
 
-/// All committed scenarios.
+/// Whether a committed name is that of a variant.
+pub fn is_variant(name: &str) -> bool {
+    COMMITTED.iter().all(|(committed, _)| *committed != name)
+}
+
+/// The committed scenarios, without their variants.
 pub fn all() -> anyhow::Result<Vec<Source>> {
-    COMMITTED.iter().map(|(name, _)| find(name)).collect()
+    COMMITTED.iter().map(|(name, _)| find(name, &[])).collect()
 }
 
 #[cfg(test)]
@@ -71,7 +168,8 @@ mod tests {
         let readme = include_str!("../README.md");
         let (_, block) = readme.split_once("```toml\n").expect("the README shows the vocabulary");
         let (block, _) = block.split_once("```").expect("the block ends");
-        let scenario = Scenario::parse("readme", "README.md", block).expect("it parses");
+        let scenario =
+            Scenario::parse("readme", "README.md", block, &read_incident).expect("it parses");
         assert_eq!((scenario.workloads.len(), scenario.faults.len()), (4, 1));
     }
 

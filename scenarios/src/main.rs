@@ -3,7 +3,9 @@
 //! | Module | What |
 //! |---|---|
 //! | `cli` | the command line |
-//! | `scenario`, `library`, `expect` | scenario files: reading, finding, judging |
+//! | `scenario`, `options`, `variant`, `library` | scenario files: reading, finding |
+//! | `place` | where a mistake is |
+//! | `expect` | judging |
 //! | `run` | one run in this process |
 //! | `figures`, `timeline`, `report`, `story` | what came of it |
 //! | `child` | starting this program again for one seed |
@@ -16,6 +18,8 @@ mod determinism;
 mod expect;
 mod figures;
 mod library;
+mod options;
+mod place;
 mod report;
 mod run;
 mod scenario;
@@ -23,6 +27,7 @@ mod story;
 mod swarm;
 mod sweep;
 mod timeline;
+mod variant;
 
 use std::fs;
 use std::ops::Range;
@@ -87,13 +92,18 @@ impl From<anyhow::Error> for Failure {
 
 fn dispatch(command: Command) -> Result<End, Failure> {
     match command {
-        Command::Run { scenario, seed, profile, json, trace, report } => {
-            let source = library::for_seed(&scenario, seed).map_err(Failure::Usage)?;
+        Command::Run { scenario, set, seed, profile, json, trace, report } => {
+            let source = library::for_seed(&scenario, &set, seed).map_err(Failure::Usage)?;
             Ok(run_one(&source, seed, profile, &Outputs { json, trace, report })?)
         }
         Command::List => Ok(list()?),
-        Command::Sweep { scenario, seeds, profile, jobs, shard, json } => {
-            let source = library::find(&scenario).map_err(Failure::Usage)?;
+        Command::Figures => {
+            let figures = figures::FIGURES.iter();
+            figures.for_each(|figure| println!("{:<30}{}", figure.name, figure.what));
+            Ok(End::Pass)
+        }
+        Command::Sweep { scenario, set, seeds, profile, jobs, shard, json } => {
+            let source = library::find(&scenario, &set).map_err(Failure::Usage)?;
             let seeds = match shard {
                 Some((part, of)) => sweep::shard(seeds, part, of),
                 None => seeds.collect(),
@@ -107,9 +117,10 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             };
             Ok(run_swarm(&seeds, jobs, json.as_deref(), require_marks)?)
         }
-        Command::CheckDeterminism { scenario, seeds, profile, jobs, other_binary } => {
+        Command::CheckDeterminism { scenario, set, seeds, profile, jobs, other_binary } => {
             let other = other_build(other_binary).map_err(Failure::Usage)?;
-            let list = determinism_jobs(&scenario, &seeds, profile).map_err(Failure::Usage)?;
+            let list =
+                determinism_jobs(&scenario, &set, &seeds, profile).map_err(Failure::Usage)?;
             Ok(check_determinism(&scenario, seeds, &list, jobs, other)?)
         }
         Command::Child { job } => {
@@ -164,6 +175,8 @@ fn job(source: &Source, seed: u64, profile: Profile) -> Job {
         scenario: source.given.clone(),
         path: source.path.clone(),
         text: source.text.clone(),
+        name: source.scenario.name.clone(),
+        files: source.scenario.files.clone(),
         seed,
         profile,
         with_timeline: false,
@@ -254,8 +267,12 @@ fn write_outputs(
 fn list() -> anyhow::Result<End> {
     for Source { scenario, .. } in library::all()? {
         let profiles: Vec<String> = scenario.profiles.iter().map(ToString::to_string).collect();
-        println!("{:<16}{} ({})", scenario.name, scenario.about, profiles.join(", "));
+        println!("{:<18}{} ({})", scenario.name, scenario.about, profiles.join(", "));
     }
+    let names = library::names();
+    let variants: Vec<&str> =
+        names.iter().map(String::as_str).filter(|name| library::is_variant(name)).collect();
+    println!("variants: {}", variants.join(", "));
     Ok(End::Pass)
 }
 
@@ -361,6 +378,7 @@ fn run_swarm(
 /// Every run to be checked: of one scenario, of `all`, or of the swarm.
 fn determinism_jobs(
     scenario: &str,
+    sets: &[String],
     seeds: &Range<u64>,
     only: Option<Profile>,
 ) -> anyhow::Result<Vec<Job>> {
@@ -368,7 +386,7 @@ fn determinism_jobs(
     for seed in seeds.clone() {
         let sources = match scenario {
             "all" => library::all()?,
-            one => vec![library::for_seed(one, seed)?],
+            one => vec![library::for_seed(one, sets, seed)?],
         };
         for source in &sources {
             let own = profiles(source, only);

@@ -11,10 +11,9 @@ use detkv_sim_world::trace::{Checkpoint, TraceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Job;
-use crate::expect::Observed;
-use crate::figures::{Leaders, Puts};
+use crate::figures::Figures;
 use crate::run::Finished;
-use crate::scenario::Scenario;
+use crate::scenario::{Profile, Scenario};
 use crate::timeline::timeline;
 
 /// The end of one run.
@@ -94,18 +93,8 @@ impl Trace {
 /// Judges a finished run.
 pub fn report(scenario: &Scenario, job: &Job, finished: &Finished, wall: Duration) -> ChildReport {
     let outcome = &finished.outcome;
-    let history = &outcome.history;
-    let mut puts = Puts::of(history, Instant { ns: outcome.virtual_ns });
-    let leaders = Leaders::of(history);
-    let election_timeout_ms = election_timeout_ms(scenario);
-    let timeline = if job.with_timeline {
-        timeline(scenario, outcome, std::mem::take(&mut puts), &leaders, election_timeout_ms)
-    } else {
-        Timeline::default()
-    };
-    if job.with_timeline {
-        puts = Puts::of(history, Instant { ns: outcome.virtual_ns });
-    }
+    let Figures { mut puts, leaders, values } = Figures::of(scenario, finished);
+    let election_timeout_ms = election_timeout_ms(scenario, job.profile);
     let mut summary = RunSummary {
         scenario: scenario.name.clone(),
         seed: job.seed,
@@ -124,18 +113,24 @@ pub fn report(scenario: &Scenario, job: &Job, finished: &Finished, wall: Duratio
         longest_put_gap_ms: puts.longest_gap_ms,
         put_p50_us: puts.p50_us,
         put_p99_us: puts.p99_us,
+        figures: values,
+        shown: scenario.show.iter().map(|name| (*name).to_owned()).collect(),
         checkers: checkers(finished),
         expectations: Vec::new(),
         options: options(scenario),
         reproduce: job.reproduce(),
     };
-    let observed = Observed { election_timeout_ms, slow_disk_alarm: leaders.slow_disk_alarm };
-    summary.expectations = scenario.expect.judge(job.profile, &summary, observed);
+    summary.expectations = scenario.expect.judge(job.profile, &summary, election_timeout_ms);
     let is_good = summary.checkers.values().all(|verdict| verdict == "ok")
         && summary.expectations.iter().all(|expectation| expectation.ok);
     if !is_good {
         summary.verdict = Verdict::Fail;
     }
+    let timeline = if job.with_timeline {
+        timeline(scenario, outcome, std::mem::take(&mut puts), &leaders, election_timeout_ms)
+    } else {
+        Timeline::default()
+    };
     ChildReport {
         report: RunReport { summary, timeline },
         trace: Trace::new(&outcome.trace),
@@ -164,8 +159,8 @@ fn checkers(finished: &Finished) -> BTreeMap<String, String> {
     verdicts
 }
 
-fn election_timeout_ms(scenario: &Scenario) -> u64 {
-    let election = scenario.member.election.unwrap_or(Duration::from_secs(1));
+fn election_timeout_ms(scenario: &Scenario, profile: Profile) -> u64 {
+    let election = scenario.member.of(profile).election.unwrap_or(Duration::from_secs(1));
     election.as_millis() as u64
 }
 

@@ -2,6 +2,7 @@
 //! times, and reads everything back.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use detkv_core::{Instant, MemberId};
 use detkv_sim_world::client::{Clients, Readout, WatchProgress};
 use detkv_sim_world::fault::{Fault, Kill, PowerLoss, Restart, Target};
 use detkv_sim_world::history::{Event, Fact, Phase};
-use detkv_sim_world::{Handle, NodeStatus, RunOutcome, Sim, SimConfig, TraceOptions};
+use detkv_sim_world::{Counters, Handle, NodeStatus, RunOutcome, Sim, SimConfig, TraceOptions};
 use rand_core::Rng as _;
 
 use crate::scenario::{FaultPlan, Profile, Scenario, Workload};
@@ -23,28 +24,41 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A run that ended, and why it did not come to its proper end.
 pub struct Finished {
     pub outcome: RunOutcome,
+    /// Which clients belong to which workload, by its place.
+    pub groups: Vec<(Range<u32>, usize)>,
+    /// What disks and links had done when the warm-up ended, and when the load did.
+    pub counters: Option<(Counters, Counters)>,
     /// What did not converge.
     pub stuck: Option<String>,
 }
 
 /// Runs `scenario` once.
 pub fn run(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> Finished {
-    let stuck: Rc<RefCell<Option<String>>> = Rc::default();
+    let notes: Rc<RefCell<Notes>> = Rc::default();
     let config = config(scenario, seed, profile, trace);
     let outcome = Sim::run(config, {
-        let (scenario, stuck) = (scenario.clone(), stuck.clone());
+        let (scenario, notes) = (scenario.clone(), notes.clone());
         |handle| async move {
-            if let Err(what) = script(&scenario, handle).await {
-                *stuck.borrow_mut() = Some(what);
+            if let Err(what) = script(&scenario, handle, &notes).await {
+                notes.borrow_mut().stuck = Some(what);
             }
         }
     });
-    let stuck = stuck.borrow_mut().take();
-    Finished { outcome, stuck }
+    let Notes { stuck, groups, counters } = notes.take();
+    let counters = <[Counters; 2]>::try_from(counters).ok().map(|[warm, end]| (warm, end));
+    Finished { outcome, groups, counters, stuck }
+}
+
+/// What the script notes down on its way.
+#[derive(Default)]
+struct Notes {
+    stuck: Option<String>,
+    groups: Vec<(Range<u32>, usize)>,
+    counters: Vec<Counters>,
 }
 
 fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> SimConfig {
-    let options = scenario.member.clone();
+    let options = scenario.member.of(profile).clone();
     SimConfig {
         members: scenario.members,
         profile: profile.core(),
@@ -61,7 +75,7 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
     }
 }
 
-async fn script(scenario: &Scenario, handle: Handle) -> Result<(), String> {
+async fn script(scenario: &Scenario, handle: Handle, notes: &RefCell<Notes>) -> Result<(), String> {
     wait_until(&handle, FIRST_LEADER, || handle.leader().is_some())
         .await
         .map_err(|()| format!("no leader within {FIRST_LEADER:?} of the start"))?;
@@ -69,15 +83,18 @@ async fn script(scenario: &Scenario, handle: Handle) -> Result<(), String> {
     let progress = WatchProgress::default();
     let warm = handle.now() + scenario.warm_up;
     let end = warm + scenario.duration;
-    for workload in &scenario.workloads {
+    for (place, workload) in scenario.workloads.iter().enumerate() {
+        let first = clients.next_number();
         match workload {
             Workload::PutLoad(load) => load.start(&clients, end),
             Workload::Mixed(load) => load.start(&clients, end),
             Workload::Watcher(watcher) => watcher.start(&clients, &progress),
             Workload::Compactor(compactor) => compactor.start(&clients, end),
         }
+        notes.borrow_mut().groups.push((first..clients.next_number(), place));
     }
     handle.sleep_until(warm).await;
+    notes.borrow_mut().counters.push(handle.counters());
     handle.record(Event::Fact(Fact::Phase(Phase::WarmedUp)));
     let are_over = Rc::new(Cell::new(false));
     for (number, plan) in scenario.faults.iter().enumerate() {
@@ -85,6 +102,7 @@ async fn script(scenario: &Scenario, handle: Handle) -> Result<(), String> {
         handle.spawn(faults.perform(number as u64, plan.clone(), warm));
     }
     handle.sleep_until(end).await;
+    notes.borrow_mut().counters.push(handle.counters());
     are_over.set(true);
     handle.heal_all();
     handle.record(Event::Fact(Fact::Phase(Phase::FaultsOver)));

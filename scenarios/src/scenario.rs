@@ -13,10 +13,14 @@ use detkv_sim_world::cpu::CpuModel;
 use detkv_sim_world::disk::DiskModel;
 use detkv_sim_world::fault::Fault;
 use detkv_sim_world::net::NetModel;
+use detkv_sim_world::prometheus::ParseError;
 use serde::{Deserialize, Serialize};
 use toml::{Spanned, Table};
 
 use crate::expect::Expect;
+use crate::figures;
+use crate::options::MembersOptions;
+use crate::place::{ScenarioError, error_at, find_cause};
 
 /// How the Raft loop waits for the disk (`raft_loop`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -58,7 +62,7 @@ pub struct Scenario {
     pub duration: Duration,
     /// Virtual time in which the cluster must be whole again after the last fault.
     pub converge: Duration,
-    pub member: MemberOptions,
+    pub member: MembersOptions,
     pub disk: DiskModel,
     pub disks: BTreeMap<u64, DiskModel>,
     pub net: NetModel,
@@ -69,39 +73,14 @@ pub struct Scenario {
     pub workloads: Vec<Workload>,
     pub faults: Vec<FaultPlan>,
     pub expect: Expect,
+    /// The figures that tell the story, for tables.
+    pub show: Vec<&'static str>,
+    /// The files it names, with their text: a child process opens none.
+    pub files: BTreeMap<String, String>,
 }
 
-/// What a member is configured with, where it differs from etcd's defaults.
-#[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct MemberOptions {
-    #[serde(deserialize_with = "optional_duration")]
-    pub heartbeat: Option<Duration>,
-    #[serde(deserialize_with = "optional_duration")]
-    pub election: Option<Duration>,
-    pub pre_vote: Option<bool>,
-    pub snapshot_count: Option<u64>,
-    pub snapshot_catchup_entries: Option<u64>,
-    pub wal_segment_bytes: Option<u64>,
-    pub quota_bytes: Option<u64>,
-}
-
-impl MemberOptions {
-    pub fn apply(&self, config: &mut detkv_core::Config) {
-        fn set<T: Copy>(field: &mut T, value: Option<T>) {
-            *field = value.unwrap_or(*field);
-        }
-        set(&mut config.heartbeat, self.heartbeat);
-        set(&mut config.election, self.election);
-        set(&mut config.pre_vote, self.pre_vote);
-        set(&mut config.snapshot_count, self.snapshot_count);
-        set(&mut config.snapshot_catchup_entries, self.snapshot_catchup_entries);
-        set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
-        if self.quota_bytes.is_some() {
-            config.quota_bytes = self.quota_bytes;
-        }
-    }
-}
+/// Gives the text of a file that a scenario names.
+pub type ReadFile<'r> = &'r dyn Fn(&str) -> Result<String, String>;
 
 /// Load of one kind.
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -142,8 +121,7 @@ struct File {
     duration: Duration,
     #[serde(with = "detkv_sim_world::duration", default = "half_a_minute")]
     converge: Duration,
-    #[serde(default)]
-    member: MemberOptions,
+    member: Option<Spanned<Table>>,
     #[serde(default)]
     disk: DiskModel,
     #[serde(default)]
@@ -162,6 +140,10 @@ struct File {
     fault: Vec<Spanned<Table>>,
     #[serde(default)]
     expect: Expect,
+    show: Option<Vec<Spanned<String>>>,
+    /// Other scenarios of the same file: see `variant`.
+    #[serde(default, rename = "variant")]
+    _variants: BTreeMap<String, Table>,
 }
 
 /// The keys of a `[[fault]]` that are not the fault's own.
@@ -198,31 +180,20 @@ fn once() -> u32 {
     1
 }
 
-fn optional_duration<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+pub fn optional_duration<'de, D: serde::Deserializer<'de>>(
+    d: D,
+) -> Result<Option<Duration>, D::Error> {
     detkv_sim_world::duration::deserialize(d).map(Some)
 }
 
-/// Why a file is no scenario: where, and what was expected.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ScenarioError {
-    pub path: String,
-    pub line: usize,
-    pub column: usize,
-    pub message: String,
-}
-
-impl fmt::Display for ScenarioError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, line, column, message } = self;
-        write!(f, "{path}:{line}:{column}: {message}")
-    }
-}
-
-impl std::error::Error for ScenarioError {}
-
 impl Scenario {
     /// Reads the text of a file. `path` is what errors call it.
-    pub fn parse(name: &str, path: &str, text: &str) -> Result<Self, ScenarioError> {
+    pub fn parse(
+        name: &str,
+        path: &str,
+        text: &str,
+        read: ReadFile<'_>,
+    ) -> Result<Self, ScenarioError> {
         let at = |span: Range<usize>, message: String| error_at(path, text, span, message);
         let file: File = toml::from_str(text).map_err(|error| {
             at(error.span().unwrap_or(0..0), error.message().trim_end().to_owned())
@@ -251,7 +222,33 @@ impl Scenario {
                 at(find_cause(text, 0..text.len(), &message), message)
             })
         };
-        let disks = file.disks.into_iter().map(|(name, disk)| Ok((by_member(&name)?, disk)));
+        let mut files = BTreeMap::new();
+        let mut resolve = |mut disk: DiskModel| {
+            resolve_model(&mut disk, read, &mut files).map_err(|error| match error {
+                ModelError::Mention(message) => {
+                    at(find_cause(text, 0..text.len(), &message), message)
+                }
+                ModelError::In(path, error) => {
+                    ScenarioError { path, line: error.line, column: 1, message: error.message }
+                }
+            })?;
+            Ok(disk)
+        };
+        let disk = resolve(file.disk)?;
+        let disks =
+            file.disks.into_iter().map(|(name, disk)| Ok((by_member(&name)?, resolve(disk)?)));
+        let disks = disks.collect::<Result<_, _>>()?;
+        let member = file.member.map_or(Ok(MembersOptions::default()), |table| {
+            MembersOptions::read(table.get_ref().clone()).map_err(|message| {
+                at(find_cause(text, table.span().start..text.len(), &message), message)
+            })
+        });
+        let show = file.show.map(|names| {
+            let named = names.iter().map(|name| {
+                figures::find(name.get_ref()).map_err(|message| at(name.span(), message))
+            });
+            named.collect::<Result<Vec<_>, _>>()
+        });
         let clocks = file.clocks.into_iter().map(|(name, clock)| Ok((by_member(&name)?, clock)));
         Ok(Self {
             name: name.to_owned(),
@@ -261,21 +258,56 @@ impl Scenario {
             warm_up: file.warm_up,
             duration: file.duration,
             converge: file.converge,
-            member: file.member,
-            disk: file.disk,
-            disks: disks.collect::<Result<_, _>>()?,
+            member: member?,
+            disk,
+            disks,
             net: file.net,
             cpu: file.cpu,
             clocks: clocks.collect::<Result<_, _>>()?,
             buggify: file.buggify,
             workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,
             faults: file.fault.iter().map(fault).collect::<Result<_, _>>()?,
+            show: show.transpose()?.unwrap_or_else(|| file.expect.named()),
             expect: file.expect,
+            files,
         })
     }
 }
 
-fn from_entry<'de, T: Deserialize<'de>>(entry: Table) -> Result<T, String> {
+/// What is wrong with a disk's `model`.
+enum ModelError {
+    /// In the scenario file, at the word that the message names.
+    Mention(String),
+    /// In the file with this path.
+    In(String, ParseError),
+}
+
+/// Puts the histogram of the file that `model` names into the disk.
+fn resolve_model(
+    disk: &mut DiskModel,
+    read: ReadFile<'_>,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), ModelError> {
+    let Some(path) = disk.model.clone() else {
+        return match disk.clustering {
+            None => Ok(()),
+            Some(_) => {
+                Err(ModelError::Mention("`clustering` needs `model`, a histogram's file".into()))
+            }
+        };
+    };
+    let text = read(&path).map_err(|why| {
+        ModelError::Mention(format!("{path:?}: {why}: expected a Prometheus text file"))
+    })?;
+    disk.resolve(&text).map_err(|error| match error.line {
+        0 => ModelError::Mention(format!("`clustering`: {}", error.message)),
+        _ => ModelError::In(path.clone(), error),
+    })?;
+    files.insert(path, text);
+    Ok(())
+}
+
+pub fn from_entry<'de, T: Deserialize<'de>>(entry: Table) -> Result<T, String> {
     T::deserialize(toml::Value::Table(entry)).map_err(|error| error.message().trim_end().to_owned())
 }
 
@@ -334,56 +366,32 @@ fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
     })
 }
 
-/// The place of the word that `message` complains about, inside `span`; else the start of `span`.
-///
-/// Entries are read as plain tables, which do not remember where their keys were.
-fn find_cause(text: &str, span: Range<usize>, message: &str) -> Range<usize> {
-    // A table's span may be that of its header alone: it goes on to the next header.
-    let end = text[span.end..].find("\n[").map_or(text.len(), |next| span.end + next);
-    let entry = &text[span.start..end];
-    let quoted = message.split(['`', '"']).skip(1).step_by(2);
-    for word in quoted {
-        let found = entry.match_indices(word).find(|(at, _)| {
-            let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-            let before = entry[..*at].chars().next_back().is_some_and(is_word);
-            let after = entry[at + word.len()..].chars().next().is_some_and(is_word);
-            let line = &entry[..*at];
-            let in_comment = line[line.rfind('\n').map_or(0, |n| n + 1)..].contains('#');
-            !before && !after && !in_comment && !word.is_empty()
-        });
-        if let Some((at, _)) = found {
-            return span.start + at..span.start + at + word.len();
-        }
-    }
-    span.start..span.start
-}
-
-fn error_at(path: &str, text: &str, span: Range<usize>, message: String) -> ScenarioError {
-    let before = &text[..span.start.min(text.len())];
-    ScenarioError {
-        path: path.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before.len() - before.rfind('\n').map_or(0, |newline| newline + 1) + 1,
-        message,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use detkv_sim_world::rng::Distribution;
+
     use super::*;
 
     const HEAD: &str = "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\n";
 
+    fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+        let histogram = "x_seconds_bucket{le=\"1\"} 5\nx_seconds_bucket{le=\"+Inf\"} 5\n";
+        Scenario::parse("t", "t.toml", text, &|path| match path {
+            "good.prom" => Ok(histogram.to_owned()),
+            "bad.prom" => Ok(format!("{histogram}x_seconds_sum -3\n")),
+            _ => Err("no such file".to_owned()),
+        })
+    }
+
     /// Line, column and message of the error in `HEAD` and `rest`.
     fn error(rest: &str) -> (usize, usize, String) {
-        let error = Scenario::parse("t", "t.toml", &format!("{HEAD}{rest}"))
-            .expect_err("the file is wrong");
+        let error = parse(&format!("{HEAD}{rest}")).expect_err("the file is wrong");
         (error.line, error.column, error.message)
     }
 
     #[test]
     fn defaults_are_three_members_on_fast_disks() {
-        let scenario = Scenario::parse("t", "t.toml", HEAD).expect("the file is right");
+        let scenario = parse(HEAD).expect("the file is right");
         assert_eq!((scenario.members, scenario.warm_up), (3, Duration::from_secs(1)));
         assert_eq!(scenario.disk, DiskModel::default());
     }
@@ -393,7 +401,7 @@ mod tests {
         let text = format!(
             "{HEAD}[[fault]]\nat = \"3s\"\nkind = \"disk-stall\"\nnode = \"leader\"\nduration = \"4s\"\n"
         );
-        let scenario = Scenario::parse("t", "t.toml", &text).expect("the file is right");
+        let scenario = parse(&text).expect("the file is right");
         assert_eq!(scenario.faults[0].at, Duration::from_secs(3));
         assert!(matches!(scenario.faults[0].fault, Fault::DiskStall(_)));
     }
@@ -427,5 +435,45 @@ mod tests {
     fn a_load_without_clients_is_refused() {
         let (line, _, message) = error("[[workload]]\nkind = \"mixed\"\nclients = 0\n");
         assert_eq!(line, 6, "{message}");
+    }
+
+    #[test]
+    fn a_misspelt_figure_option_or_profile_is_named_at_its_place() {
+        let (line, column, message) = error("[expect.both]\nterms = 3\nleader_change = 1\n");
+        assert_eq!((line, column), (6, 1), "{message}");
+        assert!(message.contains("`leader_change`, expected one of leader_changes"), "{message}");
+
+        let (line, column, message) = error("[member]\n[member.coupled]\npre_voting = false\n");
+        assert_eq!((line, column), (6, 1), "{message}");
+        assert!(message.contains("pre_vote"), "{message}");
+
+        let (line, column, message) = error("show = [\"terms\", \"tems\"]\n");
+        assert_eq!((line, column), (4, 18), "{message}");
+        assert_eq!(error("[expect.hardened]\nterms = 3\n").0, 4);
+    }
+
+    #[test]
+    fn a_disk_that_is_a_file_is_read_and_its_mistakes_are_placed_in_it() {
+        let good = format!("{HEAD}disk.model = \"good.prom\"\n");
+        let scenario = parse(&good).expect("the file is right");
+        assert!(matches!(scenario.disk.sync, Distribution::Empirical(_)));
+        assert!(scenario.files.contains_key("good.prom"));
+
+        let (line, column, message) = error("\n[disk]\nmodel = \"none.prom\"\n");
+        assert_eq!((line, column), (6, 10), "{message}");
+        assert!(message.contains("expected a Prometheus text file"), "{message}");
+
+        let error = parse(&good.replace("good", "bad")).expect_err("its sum is negative");
+        assert_eq!((error.path.as_str(), error.line), ("bad.prom", 3), "{error}");
+    }
+
+    #[test]
+    fn clustering_needs_a_model_and_a_bound_of_it() {
+        let (line, _, message) = error("[disk]\nclustering = { above = \"1s\", run = 3 }\n");
+        assert_eq!(line, 5, "{message}");
+        let (line, _, message) =
+            error("[disk]\nmodel = \"good.prom\"\nclustering = { above = \"2ms\", run = 3 }\n");
+        assert_eq!(line, 6, "{message}");
+        assert!(message.contains("bounds"), "{message}");
     }
 }

@@ -142,6 +142,13 @@ pub struct SyncRecord {
     pub done: Instant,
 }
 
+/// What disks and links did since the run began.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    pub disks: Vec<(MemberId, DiskCounters)>,
+    pub links: Vec<(Endpoint, Endpoint, LinkCounters)>,
+}
+
 /// What a run leaves behind.
 #[derive(Debug)]
 pub struct RunOutcome {
@@ -162,6 +169,5 @@ pub struct RunOutcome {
     pub panics: Vec<String>,
     /// In-code faults and marks.
     pub probes: ProbeCounts,
-    pub disks: Vec<(MemberId, DiskCounters)>,
-    pub links: Vec<(Endpoint, Endpoint, LinkCounters)>,
+    pub counters: Counters,
 }

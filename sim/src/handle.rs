@@ -6,16 +6,17 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use detkv_core::api::{Request, StreamId};
-use detkv_core::member::MemberStatus;
+use detkv_core::member::{MemberStatus, Metrics};
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::{ApiError, Instant, MemberId};
 use rand_chacha::ChaCha8Rng;
 
-use crate::config::RunOutcome;
+use crate::config::{Counters, RunOutcome};
 use crate::exec::Executor;
 use crate::fault::Fault;
 use crate::history::{self, ClientId};
@@ -209,6 +210,17 @@ impl Handle {
     /// Ends every fault: links heal, disks run, paused nodes resume, dead nodes start.
     pub fn heal_all(&self) {
         self.world(World::heal_all);
+    }
+
+    /// What disks and links did until now. Looking changes nothing.
+    pub fn counters(&self) -> Counters {
+        self.shared.world.borrow().counters()
+    }
+
+    /// The metrics of a member that is up. Looking changes nothing.
+    pub fn metrics(&self, node: MemberId) -> Option<Arc<Metrics>> {
+        let world = self.shared.world.borrow();
+        Some(world.node(world.place(node)?).member()?.metrics())
     }
 
     /// Asks a member to stop as SIGTERM does.

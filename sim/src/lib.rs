@@ -28,6 +28,7 @@
 //! | `handle`, `exec` | the async side: scripts and clients |
 //! | `shell` | madsim around the run; the only file that names it |
 //! | `rng` | named random streams, integer sampling |
+//! | `empirical`, `prometheus` | durations as a real machine had them |
 //! | `trace` | event hash, decision trace |
 //! | `probe` | in-code faults and marks |
 //! | `client`, `history`, `check` | workloads, what they saw, what it must obey |
@@ -39,6 +40,7 @@ pub mod config;
 pub mod cpu;
 pub mod disk;
 pub mod duration;
+pub mod empirical;
 mod exec;
 pub mod fault;
 pub mod handle;
@@ -46,6 +48,7 @@ pub mod history;
 pub mod kernel;
 pub mod net;
 pub mod probe;
+pub mod prometheus;
 pub mod rng;
 mod shell;
 pub mod trace;
@@ -54,7 +57,7 @@ mod world;
 
 use std::future::Future;
 
-pub use config::{LogRecord, RunOutcome, SimConfig, SyncRecord, TraceOptions, Tune};
+pub use config::{Counters, LogRecord, RunOutcome, SimConfig, SyncRecord, TraceOptions, Tune};
 pub use fault::Fault;
 pub use handle::{CallError, Handle, NodeStatus, Reply, WatchConn};
 pub use history::ClientId;

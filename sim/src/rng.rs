@@ -10,6 +10,8 @@ use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::empirical::Empirical;
+
 /// The stream of `node` (0: none) for `purpose`. Its key is a hash of the triple.
 pub fn stream(seed: u64, node: u64, purpose: &str) -> ChaCha8Rng {
     let mut name = Vec::with_capacity(16 + purpose.len());
@@ -54,6 +56,9 @@ pub enum Distribution {
     },
     /// An empirical histogram: buckets by rising upper bound; uniform inside a bucket.
     Histogram(Vec<Bucket>),
+    /// As a real machine had them; written as the name of a file (`disk.model`).
+    #[serde(skip)]
+    Empirical(Empirical),
 }
 
 /// `count` observations above the bucket before and at most `upper`.
@@ -70,9 +75,15 @@ impl Distribution {
         Distribution::Constant(d)
     }
 
-    /// One draw, in nanoseconds. A constant draws nothing.
+    /// One draw, in nanoseconds, that knows of none before it. A constant draws nothing.
     pub fn sample(&self, rng: &mut impl Rng) -> u64 {
+        self.sample_in_run(rng, &mut false)
+    }
+
+    /// As [`Distribution::sample`]; `in_run` is what a clustered distribution keeps between draws.
+    fn sample_in_run(&self, rng: &mut impl Rng, in_run: &mut bool) -> u64 {
         match self {
+            Distribution::Empirical(table) => table.sample(rng, in_run),
             Distribution::Constant(d) => ns(*d),
             Distribution::Uniform { min, max } => uniform(rng, ns(*min), ns(*max).max(ns(*min))),
             Distribution::Exponential { min, mean } => {
@@ -159,6 +170,8 @@ pub struct Draws {
     node: u64,
     purpose: &'static str,
     ordinal: u64,
+    /// Of a clustered distribution: whether the last draw was slow.
+    in_run: bool,
     log: Option<Vec<Draw>>,
 }
 
@@ -174,12 +187,12 @@ pub struct Draw {
 impl Draws {
     pub fn new(seed: u64, node: u64, purpose: &'static str, keep_log: bool) -> Self {
         let rng = stream(seed, node, purpose);
-        Self { rng, node, purpose, ordinal: 0, log: keep_log.then(Vec::new) }
+        Self { rng, node, purpose, ordinal: 0, in_run: false, log: keep_log.then(Vec::new) }
     }
 
     /// One draw, in nanoseconds.
     pub fn latency(&mut self, distribution: &Distribution) -> u64 {
-        let ns = distribution.sample(&mut self.rng);
+        let ns = distribution.sample_in_run(&mut self.rng, &mut self.in_run);
         self.ordinal += 1;
         if let Some(log) = &mut self.log {
             let (stream, ordinal) = (self.purpose.to_owned(), self.ordinal);

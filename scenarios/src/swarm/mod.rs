@@ -21,7 +21,7 @@ pub use draw::{Drawn, draw};
 pub use outcome::{Outcome, Totals};
 
 use crate::child::{Job, Surroundings, spawn};
-use crate::library::Source;
+use crate::library::{Source, read_incident};
 use crate::scenario::Scenario;
 use crate::sweep::{in_parallel, reasons};
 
@@ -40,7 +40,7 @@ pub fn source(seed: u64) -> anyhow::Result<Source> {
 
 fn source_of(seed: u64, drawn: Drawn) -> anyhow::Result<Source> {
     let path = format!("{NAME} run {seed}");
-    let scenario = Scenario::parse(NAME, &path, &drawn.text)
+    let scenario = Scenario::parse(NAME, &path, &drawn.text, &read_incident)
         .with_context(|| format!("drawn from seed {seed}:\n{}", drawn.text))?;
     Ok(Source { given: NAME.to_owned(), path, text: drawn.text, scenario })
 }
@@ -63,6 +63,8 @@ fn one(binary: &Path, seed: u64) -> anyhow::Result<Outcome> {
     let source = source_of(seed, drawn)?;
     let profile = source.scenario.profiles[0];
     let job = Job {
+        name: source.scenario.name,
+        files: source.scenario.files,
         scenario: source.given,
         path: source.path,
         text: source.text,
@@ -155,7 +157,9 @@ mod tests {
 
     /// What `expected one of` lists.
     fn names_in_error(text: &str) -> Vec<String> {
-        let error = Scenario::parse("t", "t.toml", text).expect_err("the name is wrong").message;
+        let error = Scenario::parse("t", "t.toml", text, &read_incident)
+            .expect_err("the name is wrong")
+            .message;
         let (_, expected) = error.split_once("expected").expect("the error says what was expected");
         let names: Vec<String> =
             expected.split('`').skip(1).step_by(2).map(str::to_owned).collect();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use detkv_sim_world::disk::{CrashModel, DiskModel};
+use detkv_sim_world::empirical::Clustering;
 use detkv_sim_world::fault::Draw;
 use detkv_sim_world::net::{LinkModel, NetModel};
 use detkv_sim_world::rng::{Bucket, Distribution};
@@ -30,6 +31,15 @@ fn distribution(draw: &mut Draw, low: Duration, high: Duration) -> Distribution 
     }
 }
 
+/// Disks of real clusters, each with a bound above which little lies.
+const INCIDENTS: [(&str, Duration); 5] = [
+    ("etcd-7312", micros(64_000)),
+    ("etcd-9407", micros(128_000)),
+    ("etcd-9544", micros(64_000)),
+    ("etcd-10273-hdd", micros(64_000)),
+    ("etcd-12405-slow-member", micros(32_000)),
+];
+
 /// A disk and its class.
 pub(super) fn disk(draw: &mut Draw) -> (&'static str, Value) {
     let (kind, low, high) = draw.pick(&[
@@ -37,9 +47,15 @@ pub(super) fn disk(draw: &mut Draw) -> (&'static str, Value) {
         ("fast", micros(1), micros(200)),
         ("middling", micros(500), micros(8_000)),
         ("slow", micros(5_000), micros(60_000)),
+        ("real", micros(0), micros(0)),
     ]);
     let mut model = DiskModel::default();
-    if kind != "usual" {
+    if kind == "real" {
+        let (name, above) = draw.pick(&INCIDENTS);
+        model.model = Some(format!("incidents/{name}.prom"));
+        let run = draw.uniform(2, 30) as u32;
+        model.clustering = draw.chance(50).then_some(Clustering { above, run });
+    } else if kind != "usual" {
         model.sync = distribution(draw, low, high);
         model.parallelism = draw.uniform(1, 4) as u32;
         model.bytes_per_sec = draw.chance(70).then(|| draw.number(5_000_000, 2_000_000_000));

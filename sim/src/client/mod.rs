@@ -89,6 +89,11 @@ impl Clients {
         }
     }
 
+    /// The number that the next client gets.
+    pub fn next_number(&self) -> u32 {
+        self.shared.next_client.get()
+    }
+
     /// A client that talks to one member only.
     pub fn pinned(&self, member: MemberId, timeout: Duration) -> Client {
         self.client(vec![member], timeout)

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use std::time::Duration;
 
+use crate::empirical::{Clustering, Empirical};
+use crate::prometheus::{Histogram, ParseError};
 use crate::rng::{Distribution, Draws};
 
 /// How a disk behaves. Writes go to the page cache; a sync goes to the device.
@@ -12,6 +14,12 @@ use crate::rng::{Distribution, Draws};
 pub struct DiskModel {
     /// A sync without its bytes.
     pub sync: Distribution,
+    /// In place of `sync`: a file with a Prometheus histogram of syncs, which the scenario's reader resolves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// With `model`: slow syncs come in runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clustering: Option<Clustering>,
     /// Writing dirty bytes back: `None` is unlimited.
     pub bytes_per_sec: Option<u64>,
     /// Syncs served at once; more wait in order.
@@ -48,6 +56,8 @@ impl Default for DiskModel {
                 min: Duration::from_micros(500),
                 mean: Duration::from_micros(700),
             },
+            model: None,
+            clustering: None,
             bytes_per_sec: Some(500_000_000),
             parallelism: 2,
             call: Duration::from_micros(2),
@@ -55,6 +65,24 @@ impl Default for DiskModel {
             read_bytes_per_sec: 1_000_000_000,
             crash: CrashModel::default(),
         }
+    }
+}
+
+impl DiskModel {
+    /// Puts the histogram of the file named by `model` in place of `sync`.
+    ///
+    /// Errors: a mistake in the text with its line, or in `clustering` (line 0: not the file's).
+    pub fn resolve(&mut self, text: &str) -> Result<(), ParseError> {
+        let histogram = Histogram::parse(text)?;
+        let line = text.lines().position(|line| line.contains("_sum")).map_or(1, |at| at + 1);
+        let mut table =
+            Empirical::new(&histogram).map_err(|message| ParseError { line, message })?;
+        if let Some(clustering) = self.clustering {
+            table =
+                table.clustered(clustering).map_err(|message| ParseError { line: 0, message })?;
+        }
+        self.sync = Distribution::Empirical(table);
+        Ok(())
     }
 }
 

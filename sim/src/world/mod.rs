@@ -44,7 +44,7 @@ use peers::PeerConn;
 use read_delays::ReadDelays;
 use streams::Stream;
 
-use crate::config::{LogRecord, RunOutcome, SimConfig, SyncRecord};
+use crate::config::{Counters, LogRecord, RunOutcome, SimConfig, SyncRecord};
 use crate::fault::Active;
 use crate::handle::Reply;
 use crate::history::{self, History};
@@ -424,7 +424,7 @@ impl World {
     /// Takes the last samples and ends the run.
     pub fn finish(&mut self) -> RunOutcome {
         self.sample_all();
-        let disks = self.nodes.iter().map(|node| (node.id, node.disk.counters())).collect();
+        let counters = self.counters();
         let mut draws = self.net.take_draws();
         draws.extend(self.nodes.iter().flat_map(|node| node.disk.take_draws()));
         let mut decisions = self.decisions.take().unwrap_or_default();
@@ -445,9 +445,14 @@ impl World {
             syncs: std::mem::take(&mut self.syncs),
             panics: std::mem::take(&mut self.panics),
             probes: self.probes.finish(),
-            disks,
-            links: self.net.counters().collect(),
+            counters,
         }
+    }
+
+    /// What disks and links did until now.
+    pub fn counters(&self) -> Counters {
+        let disks = self.nodes.iter().map(|node| (node.id, node.disk.counters())).collect();
+        Counters { disks, links: self.net.counters().collect() }
     }
 }
 

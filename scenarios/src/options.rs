@@ -1,0 +1,86 @@
+//! What members are configured with, where it differs from etcd's defaults.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Table;
+
+use crate::scenario::{Profile, from_entry, optional_duration};
+
+/// `[member]`.
+#[derive(Clone, Default, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemberOptions {
+    #[serde(deserialize_with = "optional_duration")]
+    pub heartbeat: Option<Duration>,
+    #[serde(deserialize_with = "optional_duration")]
+    pub election: Option<Duration>,
+    pub pre_vote: Option<bool>,
+    pub snapshot_count: Option<u64>,
+    pub snapshot_catchup_entries: Option<u64>,
+    pub wal_segment_bytes: Option<u64>,
+    pub quota_bytes: Option<u64>,
+}
+
+/// `[member]` with what `[member.coupled]` and `[member.decoupled]` say otherwise.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct MembersOptions {
+    pub coupled: MemberOptions,
+    pub decoupled: MemberOptions,
+}
+
+impl MembersOptions {
+    /// Errors: an unknown option, named in the message.
+    pub fn read(mut table: Table) -> Result<Self, String> {
+        let mut own = |profile: &str| match table.remove(profile) {
+            None => Ok(Table::new()),
+            Some(toml::Value::Table(own)) => Ok(own),
+            Some(_) => Err(format!("`{profile}` of `member`: expected a table of options")),
+        };
+        let (coupled, decoupled) = (own("coupled")?, own("decoupled")?);
+        let with = |own: Table| {
+            let mut both = table.clone();
+            both.extend(own);
+            from_entry(both)
+        };
+        Ok(Self { coupled: with(coupled)?, decoupled: with(decoupled)? })
+    }
+
+    pub fn of(&self, profile: Profile) -> &MemberOptions {
+        match profile {
+            Profile::Coupled => &self.coupled,
+            Profile::Decoupled => &self.decoupled,
+        }
+    }
+}
+
+impl MemberOptions {
+    pub fn apply(&self, config: &mut detkv_core::Config) {
+        fn set<T: Copy>(field: &mut T, value: Option<T>) {
+            *field = value.unwrap_or(*field);
+        }
+        set(&mut config.heartbeat, self.heartbeat);
+        set(&mut config.election, self.election);
+        set(&mut config.pre_vote, self.pre_vote);
+        set(&mut config.snapshot_count, self.snapshot_count);
+        set(&mut config.snapshot_catchup_entries, self.snapshot_catchup_entries);
+        set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
+        if self.quota_bytes.is_some() {
+            config.quota_bytes = self.quota_bytes;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_may_differ_from_what_both_have() {
+        let text = "snapshot_count = 7\npre_vote = true\n[coupled]\npre_vote = false\n";
+        let options = MembersOptions::read(toml::from_str(text).unwrap()).unwrap();
+        assert_eq!(options.coupled.pre_vote, Some(false));
+        assert_eq!(options.decoupled.pre_vote, Some(true));
+        assert_eq!(options.of(Profile::Coupled).snapshot_count, Some(7));
+    }
+}
