@@ -214,6 +214,18 @@ fn checker_rejects_an_acknowledged_entry_that_a_crash_took() {
 }
 
 #[test]
+fn checker_forgives_a_member_whose_disk_was_damaged() {
+    let mut logs = Logs::three_committed();
+    logs.rare(B, Rare::Voted { term: 1, candidate: A }).rare(B, Rare::Ended { acknowledged: 3 });
+    logs.rare(B, Rare::DiskDamaged);
+    logs.rare(B, Rare::Opened { term: 0, vote: None, offset: 0, offset_term: 0 });
+    logs.append(B, 1, 0, &[]);
+    logs.accepts();
+    let verdict = Durability.check(&Case::new(&logs.script.history));
+    assert_eq!(verdict.expect_err("nothing was read back").promise, "undecided");
+}
+
+#[test]
 fn checker_accepts_a_restart_from_a_snapshot() {
     let mut logs = Logs::three_committed();
     logs.rare(B, Rare::Ended { acknowledged: 3 });

@@ -10,6 +10,7 @@
 //! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create |
 //! | `durability` | what was acknowledged is there at the end |
 //! | `lease` | a lease lives for its time, ends once, takes its keys in one revision |
+//! | `quota` | alarms stop what takes space, and nothing else |
 //! | `state` | members at the same applied index hold the same state |
 //! | `raft` | leaders, votes, logs and commits obey Raft |
 
@@ -17,11 +18,13 @@ mod durability;
 mod lease;
 mod linearizability;
 mod model;
+mod quota;
 mod raft;
 mod range;
 mod replay;
 mod serializable;
 mod state;
+mod times;
 mod unknown;
 mod watch;
 
@@ -31,6 +34,7 @@ use std::fmt;
 pub use durability::Durability;
 pub use lease::Lease;
 pub use linearizability::Linearizability;
+pub use quota::Quota;
 pub use raft::Raft;
 pub use serializable::Serializable;
 pub use state::State;
@@ -56,6 +60,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(Lease),
         Box::new(Durability),
         Box::new(State),
+        Box::new(Quota),
         Box::new(Raft),
     ]
 }

@@ -63,6 +63,8 @@ pub enum Rare {
     /// The process ended. `acknowledged`: the last index that it had told a leader to be durable
     /// here, in the log it had then.
     Ended { acknowledged: u64 },
+    /// A fault took bytes that were durable on its disk: what it told of before binds it no more.
+    DiskDamaged,
 }
 
 /// A lease's entry in a log.

@@ -110,6 +110,13 @@ impl World {
         }
     }
 
+    /// A fault took durable bytes of a node's disk (emptied, swapped, rotten, a sync that lied): the
+    /// checkers hold nothing against it that it had acknowledged before. Call it when the process is down.
+    pub fn note_disk_damage(&mut self, node: u32) {
+        let (at, id) = (self.kernel.now(), self.node(node).id);
+        self.history.raft_mut().rare(at, id, Rare::DiskDamaged);
+    }
+
     /// The process is over.
     pub(super) fn observe_end(&mut self, node: u32) {
         let at = self.kernel.now();

@@ -7,7 +7,7 @@ use detkv_core::Instant;
 
 use super::says_gone;
 use crate::check::Case;
-use crate::history::{Answer, Call, Fact, History, Op, OpId, Operation, Outcome, RaftStep, Rare};
+use crate::history::{Answer, Call, History, Op, OpId, Operation, Outcome};
 
 /// A server gives up on a renewal after its request timeout at the latest (5 s + 2 elections, etcd's).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -199,94 +199,4 @@ impl Lives {
             _ => {}
         }
     }
-}
-
-/// When what may have disturbed a leader.
-#[derive(Debug)]
-pub struct Times {
-    pub end: Instant,
-    drift_ppm: u64,
-    /// (when, forward by this much, ns).
-    steps: Vec<(Instant, i64)>,
-    leaderships: Vec<Instant>,
-    /// Times in which some fault was active; disjoint, ascending.
-    faults: Vec<(Instant, Instant)>,
-}
-
-impl Times {
-    pub fn new(case: &Case) -> Self {
-        let history = case.history;
-        let facts = history.facts().last().map(|(at, _)| *at);
-        let ended = history.operations().iter().map(|op| op.ended).filter(|at| *at < Instant::FAR);
-        let end = ended.chain(facts).max().unwrap_or(Instant::ZERO);
-        let steps = history.facts().iter().filter_map(|(at, fact)| match fact {
-            Fact::ClockStepped { ns, .. } => Some((*at, *ns)),
-            _ => None,
-        });
-        let leaderships = history.raft().steps().filter_map(|step| match step {
-            RaftStep::Rare { at, what: Rare::Leads { .. }, .. } => Some(at),
-            _ => None,
-        });
-        Self {
-            end,
-            drift_ppm: u64::from(history.settings().drift_ppm),
-            steps: steps.collect(),
-            leaderships: leaderships.collect(),
-            faults: fault_times(history, end),
-        }
-    }
-
-    /// How much more than true time a member's clock may have counted between two times.
-    pub fn fast(&self, from: Instant, to: Instant) -> Duration {
-        let steps = self.steps.iter().filter(|(at, ns)| *at >= from && *at <= to && *ns > 0);
-        let stepped: u64 = steps.map(|(_, ns)| ns.unsigned_abs()).sum();
-        Duration::from_nanos(stepped + self.drifted(from, to))
-    }
-
-    fn drifted(&self, from: Instant, to: Instant) -> u64 {
-        (u128::from(to.since(from).as_nanos() as u64) * u128::from(self.drift_ppm) / 1_000_000)
-            as u64
-    }
-
-    pub fn last_leadership(&self, until: Instant) -> Option<Instant> {
-        self.leaderships.iter().filter(|at| **at <= until).max().copied()
-    }
-
-    /// How long a leader may have been kept from its work between two times.
-    pub fn troubled(&self, from: Instant, to: Instant) -> Duration {
-        let overlap = |(begin, end): &(Instant, Instant)| {
-            (*end).min(to).ns.saturating_sub((*begin).max(from).ns)
-        };
-        let faults: u64 = self.faults.iter().map(overlap).sum();
-        let back = self.steps.iter().filter(|(at, ns)| *at >= from && *at <= to && *ns < 0);
-        let back: u64 = back.map(|(_, ns)| ns.unsigned_abs()).sum();
-        Duration::from_nanos(faults + back + self.drifted(from, to))
-    }
-}
-
-/// Merged times of all faults; one that never ended lasts to the end. A node that is down is one too.
-fn fault_times(history: &History, end: Instant) -> Vec<(Instant, Instant)> {
-    let mut open: BTreeMap<u32, Instant> = BTreeMap::new();
-    let mut times = Vec::new();
-    for (at, fact) in history.facts() {
-        match fact {
-            Fact::FaultBegan { fault, .. } => {
-                open.insert(*fault, *at);
-            }
-            Fact::FaultEnded { fault } => {
-                times.extend(open.remove(fault).map(|began| (began, *at)));
-            }
-            _ => {}
-        }
-    }
-    times.extend(open.into_values().map(|began| (began, end)));
-    times.sort_unstable();
-    let mut merged: Vec<(Instant, Instant)> = Vec::new();
-    for (begin, end) in times {
-        match merged.last_mut() {
-            Some((_, last)) if begin <= *last => *last = end.max(*last),
-            _ => merged.push((begin, end)),
-        }
-    }
-    merged
 }

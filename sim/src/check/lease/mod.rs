@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use detkv_core::{ApiError, Instant};
 
-use self::lives::{Kept, Life, Seen, Times};
+use self::lives::{Kept, Life, Seen};
+use super::times::Times;
 use super::{Case, Checker, Violation};
 use crate::history::OpId;
 

@@ -153,6 +153,7 @@ impl<'h> Replayer<'h> {
                 log.voted = voted;
                 return remembers_vote(member, log, *vote);
             }
+            Rare::DiskDamaged => (log.before, log.voted) = (None, None),
             Rare::Ended { acknowledged } => {
                 let before = Before {
                     offset: log.offset,
