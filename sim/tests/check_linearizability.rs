@@ -205,6 +205,30 @@ fn checker_accepts_a_lost_answer_whose_write_never_happened() {
     accepts(&script, &Linearizability);
 }
 
+/// As a read of keys only shows it, and as any other does.
+#[test]
+fn checker_accepts_two_views_of_one_lost_put() {
+    let mut script = Script::new();
+    let lost = script.call(1, put("a", "1"));
+    script.fail(lost, Failure::Unknown);
+    script.take_effect(lost);
+    let keys_only = Request::Range(pb::RangeRequest {
+        key: bytes("a"),
+        keys_only: true,
+        ..Default::default()
+    });
+    script.run_wrong(keys_only, without_values);
+    script.run(2, get("a"));
+    script.run(2, put("b", "2"));
+    accepts(&script, &Linearizability);
+}
+
+fn without_values(reply: Reply) -> Reply {
+    let mut rows = rows(reply);
+    rows.kvs.iter_mut().for_each(|kv| kv.value.clear());
+    Reply::Range(rows)
+}
+
 #[test]
 fn checker_rejects_a_lost_put_that_took_effect_twice() {
     let mut script = Script::new();

@@ -45,6 +45,14 @@ impl Evidence {
                 evidence.by_revision.entry(kv.mod_revision).or_default().puts.push(*kv);
             }
         }
+        // A read of keys only shows a row without its value: nothing beside one that has it.
+        if let Some(empty) = history.empty_value() {
+            for seen in evidence.by_revision.values_mut() {
+                let with_value: BTreeSet<KeyId> =
+                    seen.puts.iter().filter(|kv| kv.value != empty).map(|kv| kv.key).collect();
+                seen.puts.retain(|kv| kv.value != empty || !with_value.contains(&kv.key));
+            }
+        }
         for watch in history.watches() {
             evidence.add_watch(history, watch, &is_open);
         }
@@ -104,7 +112,14 @@ impl Seen {
                     .zip(whole)
                     .all(|(effect, (key, kv))| *effect == as_effect(model, *key, *kv));
         }
-        let is_put = |kv: &Kv| effects.iter().any(|effect| effect.slot == Slot::Known(*kv));
+        let empty = model.history.empty_value();
+        let is_put = |kv: &Kv| {
+            effects.iter().any(|effect| match effect.slot {
+                // Only reads of keys showed it: any value agrees.
+                Slot::Known(put) if Some(kv.value) == empty => Kv { value: kv.value, ..put } == *kv,
+                slot => slot == Slot::Known(*kv),
+            })
+        };
         let is_deleted = |key: &KeyId| {
             effects.iter().any(|e| e.rank == model.rank(*key) && e.slot == Slot::Absent)
         };

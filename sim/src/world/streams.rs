@@ -141,16 +141,16 @@ impl World {
         self.pump_stream(stream);
     }
 
-    /// Sends what the window has room for; a message larger than the window goes alone.
+    /// Sends while the window has room. The last message may go beyond it: a transport sends the part that fits, and
+    /// a client that waits for the rest of a message updates no window otherwise.
     fn pump_stream(&mut self, stream: StreamId) {
         let window = self.net.model().stream_window_bytes;
         loop {
             let Some(state) = self.streams.get_mut(&stream) else { return };
-            let Some((bytes, _, _)) = state.queue.front() else { return };
-            if state.unread_bytes > 0 && state.unread_bytes + bytes > window {
+            if state.unread_bytes >= window {
                 return;
             }
-            let (bytes, credit, message) = state.queue.pop_front().expect("it has a front");
+            let Some((bytes, credit, message)) = state.queue.pop_front() else { return };
             state.unread_bytes += bytes;
             let conn = state.conn;
             let node = self.client_conns[conn as usize].node;
