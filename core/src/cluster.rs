@@ -181,6 +181,11 @@ impl Cluster {
             .map(|(member_id, alarm)| pb::AlarmMember { member_id: *member_id, alarm: *alarm })
     }
 
+    /// Whether any member has an alarm of this type.
+    pub fn has_alarm(&self, alarm: pb::AlarmType) -> bool {
+        self.alarms.iter().any(|(_, of)| *of == alarm as i32)
+    }
+
     pub fn raise(&mut self, store: &mut Store, alarm: pb::AlarmMember) {
         if self.alarms.insert((alarm.member_id, alarm.alarm)) {
             store.put_row(Bucket::Alarm, alarm.encode_to_vec().into(), Bytes::new());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message as _;
 use raft::eraftpb::{Entry, EntryType};
 
-use super::Member;
+use super::{Member, space};
 use crate::api::{Response, RevisionEvents};
 use crate::error::ApiError;
 use crate::mvcc::{Applied, Bucket};
@@ -54,9 +54,17 @@ impl Member {
 
     fn apply_request(&mut self, request: pb::InternalRaftRequest) {
         let id = request.header.as_ref().map_or(request.id, |h| h.id);
-        let result = self.perform(request);
-        let Some(proposal) = self.pending.remove(id) else { return };
-        let Some(client) = proposal.client else { return };
+        let has_room = self.has_room(space::entry_cost_bytes(&request));
+        let result = self.check_alarms(&request).and_then(|()| self.perform(request));
+        let proposal = self.pending.remove(id);
+        let client = proposal.as_ref().and_then(|p| p.client);
+        if result.is_ok() && !has_room {
+            // Applied, as everywhere: the size of one member's file decides nothing but this.
+            self.raise_no_space();
+            client.into_iter().for_each(|client| self.answer_no_space(client));
+            return;
+        }
+        let (Some(proposal), Some(client)) = (proposal, client) else { return };
         match result {
             Ok(response) => {
                 if proposal.physical {

@@ -19,6 +19,7 @@
 //! | `membership` | changes of the member list; the end of a removed member |
 //! | `lead` | what changes with the leader: promotion, hand-over, planned stop |
 //! | `versions` | peer wire versions, cluster version |
+//! | `space` | quota and alarms |
 //! | `status` | what may be looked at from outside |
 
 mod apply;
@@ -27,6 +28,7 @@ mod leases;
 mod membership;
 mod pending;
 mod requests;
+mod space;
 mod status;
 mod versions;
 
@@ -55,6 +57,7 @@ use lead::Lead;
 use leases::LeaseDesk;
 use pending::Pending;
 use requests::ReadWaiter;
+use space::SpaceDesk;
 pub use status::{LogEntry, MemberStatus, Metrics, RaftFacts, Role};
 
 pub struct Member {
@@ -74,6 +77,7 @@ pub struct Member {
     pub(crate) reads: ReadRounds<ReadWaiter>,
     pub(crate) leases: LeaseDesk,
     pub(crate) lead: Lead,
+    pub(crate) space: SpaceDesk,
     pub(crate) snapshots: Snapshots,
     /// Compactions whose rows are awaited (`physical`): revision, client.
     pub(crate) physical: Vec<(i64, RequestId)>,
@@ -138,6 +142,7 @@ impl Member {
             reads: ReadRounds::new(config.id, rng.next_u64()),
             leases: LeaseDesk::default(),
             lead: Lead::new(now),
+            space: SpaceDesk::default(),
             snapshots: Snapshots::new(snapshot_index, snap_files),
             physical: Vec::new(),
             look_after: None,
@@ -336,6 +341,7 @@ impl Member {
             self.on_time();
             // Applying may let reads start, reads may bring messages: until nothing moves.
             while self.turn() && self.halt.is_none() {}
+            self.settle_space();
         }
         if self.halt.is_none() {
             self.drive_install();

@@ -47,6 +47,12 @@ fn nests(txn: &pb::TxnRequest) -> bool {
 
 impl Member {
     pub(super) fn handle_request(&mut self, id: RequestId, request: Request) {
+        if let Err(error) = self.may_ask(&request) {
+            return self.reply(id, Err(error));
+        }
+        if self.refuse_over_quota(id, &request) {
+            return;
+        }
         if let Err(error) = self.admit(&request) {
             return self.reply(id, Err(error));
         }
@@ -94,8 +100,8 @@ impl Member {
         }
     }
 
-    /// What is refused before anything is done about it.
-    fn admit(&self, request: &Request) -> Result<(), ApiError> {
+    /// Who may not be asked at all, or not this.
+    fn may_ask(&self, request: &Request) -> Result<(), ApiError> {
         if self.lead.stopping.is_some() {
             return Err(ApiError::Stopped);
         }
@@ -103,6 +109,11 @@ impl Member {
         if self.is_learner() && !serializable && !matches!(request, Request::Status(_)) {
             return Err(ApiError::NotSupportedForLearner);
         }
+        Ok(())
+    }
+
+    /// What is refused before anything is done about it.
+    fn admit(&self, request: &Request) -> Result<(), ApiError> {
         mvcc::validate(request, self.config.txn_ops_max)?;
         match request {
             Request::LeaseGrant(r) if r.ttl > limits::LEASE_TTL_SECS_MAX => {

@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
             self.lease_moves.push(LeaseMove { key: kv.key.clone(), from: old_lease, to: lease });
         }
         self.events.push(Event { r#type: EventType::Put.into(), kv: Some(kv), prev_kv: None });
-        state.pending.push(Row { revision, tombstone: false, value: encoded });
+        state.push_row(Row { revision, tombstone: false, value: encoded });
     }
 
     pub fn delete_range(
@@ -158,7 +158,7 @@ impl<'a> Writer<'a> {
             self.lease_moves.push(LeaseMove { key: key.clone(), from: lease, to: 0 });
         }
         let stored = KeyValue { key: key.clone(), ..KeyValue::default() };
-        state.pending.push(Row { revision, tombstone: true, value: encode_kv(&stored) });
+        state.push_row(Row { revision, tombstone: true, value: encode_kv(&stored) });
         let kv = KeyValue { mod_revision: revision.main, ..stored };
         self.events.push(Event { r#type: EventType::Delete.into(), kv: Some(kv), prev_kv: None });
     }

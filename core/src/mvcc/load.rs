@@ -66,6 +66,7 @@ impl Loaded {
             compact_revision,
             pending: Vec::new(),
             in_flight: Arc::new(Vec::new()),
+            unwritten_bytes: 0,
             backend,
             live_keys,
             live_hash,

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | `store`, `apply`, `txn` | a write: checks, compares, changes |
 //! | `reader`, `range`, `changes`, `hash` | reads beside the member |
-//! | `check` | static checks of requests |
+//! | `check`, `cost` | static checks of requests, what they may cost of the quota |
 //! | `state`, `index`, `rows`, `small`, `evict` | what is in memory |
 //! | `batch`, `schedule`, `job`, `compact` | how it gets into the file, and out again |
 //! | `backend`, `load`, `meta`, `usage` | the file |
@@ -23,6 +23,7 @@ mod batch;
 mod changes;
 mod check;
 mod compact;
+mod cost;
 mod evict;
 mod hash;
 mod index;
@@ -48,6 +49,7 @@ use crate::api::{Response, RevisionEvents};
 use crate::pb::raftpb::ConfState;
 
 pub use check::validate;
+pub use cost::Cost;
 pub use job::{BackendJob, JobDone};
 pub use reader::{Hashed, ReadResult, StoreReader};
 pub use snapshot::{SnapshotPin, SnapshotReceiver};
@@ -127,6 +129,8 @@ pub struct Sizes {
     pub total_bytes: u64,
     /// Pages in use, bytes.
     pub in_use_bytes: u64,
+    /// Of rows that are applied and not in the file yet, estimated.
+    pub unwritten_bytes: u64,
     pub keys: u64,
 }
 

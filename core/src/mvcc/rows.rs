@@ -57,6 +57,9 @@ pub(crate) fn parse_row_key(bytes: &[u8]) -> Option<(Revision, bool)> {
     (main >= 0 && sub >= 0).then_some((Revision { main, sub }, tombstone))
 }
 
+/// Bytes of tree around a row of the file, beside its key and value: measured with 256 B values.
+pub(crate) const ROW_OVERHEAD_BYTES: u64 = 16;
+
 /// A change on its way to the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
@@ -69,6 +72,11 @@ pub(crate) struct Row {
 impl Row {
     pub fn key(&self) -> RowKey {
         RowKey::new(self.revision, self.tombstone)
+    }
+
+    /// Bytes of the file that the row will take.
+    pub fn file_bytes(&self) -> u64 {
+        u64::from(self.key().len) + self.value.len() as u64 + ROW_OVERHEAD_BYTES
     }
 }
 

@@ -193,7 +193,7 @@ impl Store {
         assert!(self.schedule.job_under_way, "a result belongs to the one job under way");
         self.schedule.job_under_way = false;
         // Freed after the lock is released: there may be thousands.
-        let written = std::mem::take(&mut self.shared.state.write().in_flight);
+        let written = self.shared.state.write().take_written();
         drop(written);
         self.evictor.run(&self.shared.state);
         self.schedule.committed_index = index.unwrap_or(self.schedule.committed_index);

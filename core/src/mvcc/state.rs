@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub pending: Vec<Row>,
     /// Rows of the job under way. Invariant: newer than the file's, older than `pending`.
     pub in_flight: Arc<Vec<Row>>,
+    /// What the rows of `pending` and `in_flight` will take of the file.
+    pub unwritten_bytes: u64,
     pub backend: Arc<Backend>,
     /// Keys that exist now.
     pub live_keys: u64,
@@ -74,6 +76,18 @@ impl Walk {
 }
 
 impl State {
+    pub fn push_row(&mut self, row: Row) {
+        self.unwritten_bytes += row.file_bytes();
+        self.pending.push(row);
+    }
+
+    /// The job under way is done: its rows are in the file.
+    pub fn take_written(&mut self) -> Arc<Vec<Row>> {
+        let written = std::mem::take(&mut self.in_flight);
+        self.unwritten_bytes -= written.iter().map(Row::file_bytes).sum::<u64>();
+        written
+    }
+
     /// Goes on with `walk` over at most `keys_max` index entries.
     pub fn advance(&self, range: &KeyRange<'_>, revision: i64, walk: &mut Walk, keys_max: usize) {
         if let KeyRange::One(key) = range {

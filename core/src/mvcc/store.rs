@@ -79,11 +79,11 @@ impl Store {
         self.shared.state.read().compact_revision
     }
 
-    /// Of the file, without what is not in it yet.
+    /// Of the file; what is not in it yet is counted apart.
     pub fn sizes(&self) -> Sizes {
         let state = self.shared.state.read();
         let usage = *state.backend.usage.lock();
-        usage.sizes(state.live_keys)
+        Sizes { unwritten_bytes: state.unwritten_bytes, ..usage.sizes(state.live_keys) }
     }
 
     // -- apply: deterministic, no time, no randomness

@@ -6,6 +6,7 @@
 use redb::{Database, ReadableTableMetadata, WriteTransaction};
 
 use super::backend::FileError;
+use super::rows::ROW_OVERHEAD_BYTES;
 use super::{Bucket, Sizes};
 
 /// No walk before this many bytes of rows have changed.
@@ -14,8 +15,6 @@ const WALK_BYTES_MIN: u64 = 8 << 20;
 const WALK_FRACTION: u64 = 2;
 /// The same at the end of a compaction, when a guess from the rows would be furthest off.
 const WALK_FRACTION_COMPACTED: u64 = 8;
-/// Bytes of tree around a row, beside its key and value: measured with 256 B values.
-const ROW_OVERHEAD_BYTES: u64 = 16;
 
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Usage {
@@ -95,6 +94,7 @@ impl Usage {
     pub fn sizes(&self, keys: u64) -> Sizes {
         let moved = |bytes: u64| (bytes + self.row_bytes).saturating_sub(self.walked.row_bytes);
         let total_bytes = moved(self.walked.total_bytes);
-        Sizes { total_bytes, in_use_bytes: moved(self.walked.in_use_bytes).min(total_bytes), keys }
+        let in_use_bytes = moved(self.walked.in_use_bytes).min(total_bytes);
+        Sizes { total_bytes, in_use_bytes, unwritten_bytes: 0, keys }
     }
 }
