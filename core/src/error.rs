@@ -82,6 +82,9 @@ pub enum ApiError {
     /// A proposal that found no leader to go to before its deadline (etcd 3.6's answer).
     #[error("context deadline exceeded")]
     DeadlineExceeded,
+    /// The copy could not be written, above all for want of space; the store is as it was.
+    #[error("etcdserver: defragmentation failed: {0}")]
+    Defragment(String),
     #[error("raft proposal dropped")]
     ProposalDropped,
     #[error("etcdserver: request timed out, leader transfer took too long")]

@@ -48,3 +48,12 @@ pub const COMPACTION_SLICE_ROWS: usize = 1_000;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Chunks that may be on their way to a peer.
 pub const SNAPSHOT_WINDOW_CHUNKS: u64 = 16;
+/// Rows, and bytes of them, that one slice of a defragmentation copies (rows: etcd's transactions).
+pub const DEFRAG_SLICE_ROWS: usize = 10_000;
+pub const DEFRAG_SLICE_BYTES: usize = 1 << 20;
+/// Bytes copied between two syncs of the new file: the last sync must not find gigabytes.
+pub const DEFRAG_SYNC_BYTES: usize = 32 << 20;
+/// Rows that one slice of a hash walks over.
+pub const HASH_SLICE_ROWS: usize = 10_000;
+/// Hashes of compactions kept for comparison with peers (etcd's value).
+pub const COMPACTION_HASHES_MAX: usize = 10;

@@ -11,7 +11,7 @@ use rand_core::SeedableRng;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::event::{DiskAction, DiskOp, LaneQueue, SharedFiles};
-use crate::member::{Member, Parts};
+use crate::member::{COPY_PREFIX, Member, Parts};
 use crate::mvcc::{DB_PATH, Store, StoreOptions};
 use crate::pb::raftpb;
 use crate::raft::{RaftNode, Restart, conf_state_from_pb};
@@ -149,13 +149,14 @@ impl Recovery {
                 self.lane.push(sync.clone());
             }
         }
-        // What a crash left of a transfer or of an install that was not in the WAL yet.
+        // What a crash left of a copy, of a transfer or of an install that was not in the WAL yet.
         let names = self.files.list(SNAP_DIR).map_err(|e| io(SNAP_DIR, e))?;
         let kept = snapshot.map(|s| received_path(s.index));
         for name in names {
             let path = format!("{SNAP_DIR}/{name}");
             let stale = name.ends_with(".snap.db") && Some(&path) != kept.as_ref();
-            if stale || name.ends_with(".snap.tmp") || name.starts_with(RECEIVING_PREFIX) {
+            let unfinished = [RECEIVING_PREFIX, COPY_PREFIX].iter().any(|p| name.starts_with(p));
+            if stale || unfinished || name.ends_with(".snap.tmp") {
                 sometimes!("snapshot.leftover-removed");
                 self.lane.push(DiskAction::Remove { path });
             }

@@ -4,13 +4,16 @@
 mod mvcc_disk;
 mod mvcc_plain;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use detkv_core::api::{ReadReady, Request, Response};
 use detkv_core::error::ApiError;
-use detkv_core::mvcc::{DB_PATH, ReadResult, Store, StoreOptions, txn_is_read_only, validate};
+use detkv_core::mvcc::{
+    DB_PATH, ReadResult, Store, StoreEvent, StoreOptions, txn_is_read_only, validate,
+};
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::etcdserverpb::request_op::Request as Op;
 use detkv_core::pb::mvccpb::KeyValue;
@@ -46,6 +49,8 @@ enum Step {
     Reopen {
         loss: Loss,
     },
+    /// A defragmentation begins, and goes on with the jobs.
+    Defrag,
     Check {
         from: i64,
         key: u8,
@@ -187,6 +192,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u64..1500, 0u64..4).prop_map(|(ms, lag)| Step::Jobs { ms, lag }),
         2 => (0u64..4).prop_map(|lag| Step::CutJob { lag }),
         1 => loss().prop_map(|loss| Step::Reopen { loss }),
+        1 => Just(Step::Defrag),
         3 => (0i64..12, 0u8..7, 0u8..9).prop_map(|(from, key, end)| Step::Check { from, key, end }),
     ]
 }
@@ -211,6 +217,10 @@ struct World {
     /// Everything applied, with its outcome and the state hash after it; entry i has index i + 1.
     log: Vec<(Entry, Outcome, u64)>,
     job: Option<detkv_core::mvcc::BackendJob>,
+    /// A copy that is durable and has not taken the file's place.
+    copied: Option<String>,
+    /// (hash, compact revision) at each compaction, under the compact revision it found.
+    compactions: BTreeMap<i64, (u32, i64)>,
 }
 
 impl World {
@@ -226,6 +236,8 @@ impl World {
             now: Instant::ZERO,
             log: Vec::new(),
             job: None,
+            copied: None,
+            compactions: BTreeMap::new(),
         }
     }
 
@@ -247,7 +259,14 @@ impl World {
             Entry::Put(req) => self.plain.put(req, &lease_exists).map(Response::Put).map(Some),
             Entry::Delete(req) => Ok(Some(Response::DeleteRange(self.plain.delete_range(req)))),
             Entry::Txn(req) => self.plain.txn(req, &lease_exists).map(Response::Txn).map(Some),
-            Entry::Compact(revision) => self.plain.compact(*revision).map(|()| None),
+            Entry::Compact(revision) => {
+                let hash = self.plain.hash_kv(*revision);
+                let compacted = self.plain.compact(*revision);
+                if let (Ok(hash), Ok(())) = (hash, &compacted) {
+                    self.compactions.insert(*revision, hash);
+                }
+                compacted.map(|()| None)
+            }
         };
         assert_eq!(outcome, expected, "{entry:?}");
         assert_eq!(self.store.revision(), self.plain.revision);
@@ -259,7 +278,24 @@ impl World {
     fn finish_job(&mut self) {
         if let Some(job) = self.job.take() {
             let done = job.run();
-            self.store.handle_done(self.now, done).expect("the job succeeds");
+            let events = self.store.handle_done(self.now, done).expect("the job succeeds");
+            self.note_copied(&events);
+        }
+    }
+
+    fn note_copied(&mut self, events: &[StoreEvent]) {
+        for event in events {
+            if let StoreEvent::Copied { path } = event {
+                self.copied = Some(path.clone());
+            }
+        }
+    }
+
+    fn place_copy(&mut self) {
+        if let Some(path) = self.copied.take() {
+            assert!(self.store.next_deadline().is_none(), "commits wait for the new file");
+            self.files.rename(&path, DB_PATH);
+            self.store.finish_defrag();
         }
     }
 
@@ -269,6 +305,10 @@ impl World {
             job.run();
         }
         let durable_index = self.store.durable_index();
+        if let (Some(path), Loss::Torn(_)) = (self.copied.take(), loss) {
+            // The crash came after the rename.
+            self.files.rename(&path, DB_PATH);
+        }
         self.files = self.files.crash(loss);
         self.store =
             Store::open(self.files.clone(), DB_PATH, self.options.clone()).expect("the file opens");
@@ -333,7 +373,13 @@ impl World {
         assert_eq!(result, self.plain.changes(from, &key, &end), "{from} {key:?} {end:?}");
         for revision in [0, from] {
             let hash = reader.hash_kv(revision).map(|r| (r.hash, r.compact_revision));
-            assert_eq!(hash, self.plain.hash_kv(revision), "HashKV({revision})");
+            let stored = reader.compaction_hashes();
+            let is_stored = stored.iter().any(|hash| hash.revision == revision) && revision > 0;
+            let expected = match is_stored {
+                true => Ok(self.compactions[&revision]),
+                false => self.plain.hash_kv(revision),
+            };
+            assert_eq!(hash, expected, "HashKV({revision})");
             let kv = reader.key_at(&key, revision);
             assert_eq!(kv, self.plain.key_at(&key, revision));
         }
@@ -356,9 +402,14 @@ impl World {
             Step::Range(req) => self.range(&req),
             Step::Jobs { ms, lag } => {
                 self.finish_job();
+                self.place_copy();
                 let persisted = (self.log.len() as u64).saturating_sub(lag);
                 let until = self.now + Duration::from_millis(ms);
-                run_jobs(&mut self.store, &mut self.now, until, persisted);
+                let events = run_jobs(&mut self.store, &mut self.now, until, persisted);
+                self.note_copied(&events);
+            }
+            Step::Defrag => {
+                self.store.begin_defrag(self.files.clone(), "copy");
             }
             Step::CutJob { lag } => {
                 self.finish_job();
@@ -403,6 +454,9 @@ proptest! {
             world.step(step);
         }
         world.finish_job();
+        world.check(100, 0, 8);
+        world.step(Step::Jobs { ms: 5_000, lag: 0 });
+        world.place_copy();
         world.check(100, 0, 8);
         world.store.request_immediate();
         let until = world.now + Duration::from_secs(5);

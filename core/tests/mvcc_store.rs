@@ -327,6 +327,11 @@ fn a_compaction_goes_on_after_a_restart() {
     let job = store.poll(now, u64::MAX).expect("a waiting compaction makes the batch due");
     store.handle_done(now, job.run()).expect("the commit succeeds");
     assert_eq!(store.reader().hash_kv(0), Ok(hash), "before any slice");
+    let walk = store.poll(now, u64::MAX).expect("what the compaction finds is hashed first");
+    assert_eq!((walk.kind(), store.next_deadline()), ("hash", None));
+    let events = store.handle_done(now, walk.run()).expect("the file can be read");
+    let [StoreEvent::HashStored(stored)] = events[..] else { panic!("{events:?}") };
+    assert_eq!((stored.compact_revision, stored.revision), (-1, 5_001));
     let slice = store.poll(now, u64::MAX).expect("a slice");
     assert_eq!((slice.kind(), store.next_deadline()), ("compact", None));
     let done = slice.run();
@@ -386,14 +391,17 @@ fn a_snapshot_is_what_was_in_the_file_when_it_was_pinned_and_installs_elsewhere(
     }
     assert!(chunks > 5, "{chunks}");
     let done = receiver.finish().run();
-    assert_eq!(target.handle_done(now, done), Ok(vec![StoreEvent::ReceivedAll { path }]));
+    let holds = pin.consistent().clone();
+    assert_eq!(target.handle_done(now, done), Ok(vec![StoreEvent::ReceivedAll { path, holds }]));
     let crashed = receiver_files.crash(Loss::Everything);
     let mut received = Store::open(crashed, "tmp", options()).expect("durable");
     assert_eq!(received.state_hash(), hash);
     flush(&mut received, &mut now);
 
     receiver_files.rename("tmp", DB_PATH);
-    target.install(receiver_files.clone(), DB_PATH).expect("the file opens");
+    let job = target.load(receiver_files.clone(), DB_PATH);
+    assert_eq!(target.handle_done(now, job.run()), Ok(vec![StoreEvent::Loaded]));
+    target.install_loaded();
     let stale = stale_job.expect("a job of the old file was under way").run();
     assert_eq!(target.handle_done(now, stale), Ok(vec![]));
     assert_eq!(target.state_hash(), hash);

@@ -96,7 +96,9 @@ fn reinstall(store: &mut Store, files: &Arc<MemFiles>, now: &mut Instant) {
     store.handle_done(*now, receiver.finish().run()).expect("durable");
     let hash = store.state_hash();
     files.rename("tmp", DB_PATH);
-    store.install(files.clone(), DB_PATH).expect("the file opens");
+    let job = store.load(files.clone(), DB_PATH);
+    store.handle_done(*now, job.run()).expect("the file opens");
+    store.install_loaded();
     assert_eq!(store.state_hash(), hash);
 }
 

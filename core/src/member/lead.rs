@@ -206,6 +206,8 @@ impl Member {
             return;
         }
         self.lead.stopping = Some(self.now);
+        self.abort_defrag();
+        self.answer_defrag(&Err(ApiError::Stopped));
         if self.node.is_leader()
             && let Some(to) = self.node.best_transferee()
         {
@@ -231,6 +233,9 @@ impl Member {
             return;
         }
         self.store.request_immediate();
+        if self.store.is_swapping() {
+            return;
+        }
         let last = *self.lead.last_applied.get_or_insert(self.applied);
         // A quorum of one commits nothing without its own disk, so an idle WAL says all is applied.
         let is_durable = if leads {

@@ -20,9 +20,11 @@
 //! | `lead` | what changes with the leader: promotion, hand-over, planned stop |
 //! | `versions` | peer wire versions, cluster version |
 //! | `space` | quota and alarms |
+//! | `defrag` | the store's file is replaced by a copy without holes |
 //! | `status` | what may be looked at from outside |
 
 mod apply;
+mod defrag;
 mod lead;
 mod leases;
 mod membership;
@@ -53,6 +55,8 @@ use crate::snapshot::Snapshots;
 use crate::time::Instant;
 use crate::watch::WatchHub;
 
+pub(crate) use defrag::COPY_PREFIX;
+use defrag::DefragDesk;
 use lead::Lead;
 use leases::LeaseDesk;
 use pending::Pending;
@@ -78,6 +82,7 @@ pub struct Member {
     pub(crate) leases: LeaseDesk,
     pub(crate) lead: Lead,
     pub(crate) space: SpaceDesk,
+    pub(crate) defrag: DefragDesk,
     pub(crate) snapshots: Snapshots,
     /// Compactions whose rows are awaited (`physical`): revision, client.
     pub(crate) physical: Vec<(i64, RequestId)>,
@@ -143,6 +148,7 @@ impl Member {
             leases: LeaseDesk::default(),
             lead: Lead::new(now),
             space: SpaceDesk::default(),
+            defrag: DefragDesk::default(),
             snapshots: Snapshots::new(snapshot_index, snap_files),
             physical: Vec::new(),
             look_after: None,
@@ -314,20 +320,29 @@ impl Member {
         }
     }
 
+    /// Clients of compactions whose rows are gone.
+    pub(crate) fn answer_physical(&mut self) {
+        let (header, finished) = (self.header(), self.store.finished_compaction());
+        for (_, client) in self.physical.extract_if(.., |(r, _)| *r <= finished) {
+            let response = pb::CompactionResponse { header: Some(header) };
+            self.replies.push((client, Ok(Response::Compact(response))));
+        }
+    }
+
     fn on_store_event(&mut self, event: StoreEvent) {
         match event {
             StoreEvent::Durable { index } => self.maybe_save_snapshot(index),
             StoreEvent::CompactionFinished { revision } => {
-                let header = self.header();
-                for (_, client) in self.physical.extract_if(.., |(r, _)| *r <= revision) {
-                    let response = pb::CompactionResponse { header: Some(header) };
-                    self.replies.push((client, Ok(Response::Compact(response))));
-                }
+                self.answer_physical();
                 let fields = vec![("compact-revision", revision.to_string())];
                 self.log(Level::Info, "finished scheduled compaction", fields);
             }
             StoreEvent::ReceivedChunk { path } => self.on_received_chunk(&path),
-            StoreEvent::ReceivedAll { path } => self.on_received_all(&path),
+            StoreEvent::ReceivedAll { path, holds } => self.on_received_all(&path, &holds),
+            StoreEvent::Loaded => self.finish_install(),
+            StoreEvent::Copied { path } => self.on_copied(path),
+            StoreEvent::CopyFailed { path, error } => self.on_copy_failed(path, &error),
+            StoreEvent::Hashed { .. } | StoreEvent::HashStored(_) => {}
         }
     }
 

@@ -92,9 +92,7 @@ impl Member {
             | Request::MemberRemove(_)
             | Request::MemberUpdate(_)
             | Request::MemberPromote(_) => self.handle_change_request(id, request),
-            Request::Defragment(_) => {
-                self.reply(id, Err(ApiError::Unimplemented("Maintenance.Defragment")));
-            }
+            Request::Defragment(_) => self.handle_defragment(id),
             Request::Hash(_) | Request::HashKv(_) => self.read_now(id, request),
             Request::MoveLeader(r) => self.handle_move_leader(id, MemberId(r.target_id)),
         }

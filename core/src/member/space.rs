@@ -93,10 +93,8 @@ impl Member {
 
     /// Proposes this member's NOSPACE alarm, unless it is there or on its way.
     pub(super) fn raise_no_space(&mut self) {
-        let ours = pb::AlarmMember {
-            member_id: self.config.id.0,
-            alarm: AlarmType::Nospace.into(),
-        };
+        let ours =
+            pb::AlarmMember { member_id: self.config.id.0, alarm: AlarmType::Nospace.into() };
         if self.space.raising.is_some() || self.cluster.alarms().any(|alarm| alarm == ours) {
             return;
         }

@@ -125,6 +125,8 @@ metrics!(
     snapshots_sent_total,
     snapshots_installed_total,
     planned_transfers_total,
+    defrags_total,
+    defrag_inflight,
 );
 
 impl Metrics {
@@ -248,6 +250,7 @@ impl Member {
         m.wal_write_bytes_total.set(self.node.wal_bytes());
         m.db_total_size_in_bytes.set(sizes.total_bytes);
         m.db_total_size_in_use_in_bytes.set(sizes.in_use_bytes);
+        m.defrag_inflight.set(self.store.has_defrag().into());
         m.keys_total.set(sizes.keys);
         m.current_revision.set(self.store.revision() as u64);
         m.compact_revision.set(self.store.compact_revision().max(0) as u64);

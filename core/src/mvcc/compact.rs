@@ -1,11 +1,11 @@
 //! Removing what a compaction made unreadable, in slices along the key index.
 //!
-//! `Store::compact` only moves the compact revision. Once that is in the file, slices walk the
-//! index in key order: each takes the superseded changes of some keys out of the index and hands
+//! `Store::compact` only moves the compact revision. Once that is in the file, the hash of what the
+//! compaction finds is taken (surface spec §17.6); then slices walk the index in key order: each takes the superseded changes of some keys out of the index and hands
 //! their rows to a job. All rows of a key that go, go in one transaction, so a half-done
 //! compaction never shows a key's history with its end missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::index::KeyIndex;
 use super::rows::RowKey;
 use super::schedule::COMPACTION_PAUSE;
-use crate::limits::COMPACTION_SLICE_ROWS;
+use crate::limits::{COMPACTION_HASHES_MAX, COMPACTION_SLICE_ROWS};
 use crate::time::Instant;
 use crate::{buggify, sometimes};
 
@@ -26,8 +26,20 @@ pub(crate) struct Compaction {
     scheduled: i64,
     /// Newest compaction whose rows are gone, or going with the job under way.
     finished: i64,
+    /// Compactions whose hash is to be taken, oldest first.
+    unhashed: VecDeque<Scheduled>,
+    /// What the next pass goes to, once the hashes under way are taken.
+    round: Option<i64>,
+    hashes_under_way: usize,
     pass: Option<Pass>,
     slice_at: Instant,
+}
+
+/// A compaction, and the compact revision that it found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Scheduled {
+    pub revision: i64,
+    pub previous: i64,
 }
 
 /// One walk over the index.
@@ -50,12 +62,52 @@ impl Compaction {
     /// As a file has it; an unfinished compaction starts again from the first key.
     pub fn resume(scheduled: i64, finished: i64) -> Self {
         sometimes!(finished < scheduled, "mvcc.compaction-resumed");
-        Self { scheduled, finished, pass: None, slice_at: Instant::ZERO }
+        Self {
+            scheduled,
+            finished,
+            unhashed: VecDeque::new(),
+            round: None,
+            hashes_under_way: 0,
+            pass: None,
+            slice_at: Instant::ZERO,
+        }
+    }
+
+    /// Newest compaction whose rows are gone.
+    pub fn finished(&self) -> i64 {
+        self.finished
+    }
+
+    /// A compaction was applied. Its hash is taken when it is in the file.
+    pub fn on_applied(&mut self, compaction: Scheduled) {
+        if self.unhashed.len() == COMPACTION_HASHES_MAX {
+            self.unhashed.pop_front();
+        }
+        self.unhashed.push_back(compaction);
+    }
+
+    /// When no pass is under way: the compactions to hash before the next one. Each is to be
+    /// answered with `on_hashed`.
+    pub fn take_unhashed(&mut self) -> Vec<Scheduled> {
+        let is_idle = self.pass.is_none() && self.round.is_none();
+        if !is_idle || self.finished >= self.scheduled {
+            return Vec::new();
+        }
+        let scheduled = self.scheduled;
+        self.round = Some(scheduled);
+        let count = self.unhashed.iter().take_while(|c| c.revision <= scheduled).count();
+        self.hashes_under_way = count;
+        self.unhashed.drain(..count).collect()
+    }
+
+    pub fn on_hashed(&mut self) {
+        self.hashes_under_way -= 1;
     }
 
     /// When to call `next_slice`; `None` when there is nothing to remove.
     pub fn next_slice_at(&self) -> Option<Instant> {
-        (self.pass.is_some() || self.finished < self.scheduled).then_some(self.slice_at)
+        let has_work = self.pass.is_some() || self.finished < self.scheduled;
+        (has_work && self.hashes_under_way == 0).then_some(self.slice_at)
     }
 
     /// A compaction to `revision` is in the file. One under way goes to its end first.
@@ -78,8 +130,11 @@ impl Compaction {
         if self.next_slice_at().is_none_or(|at| now < at) {
             return None;
         }
-        let scheduled = self.scheduled;
-        let pass = self.pass.get_or_insert(Pass { revision: scheduled, after: None });
+        let round = &mut self.round;
+        let pass = match &mut self.pass {
+            Some(pass) => pass,
+            none => none.insert(Pass { revision: round.take()?, after: None }),
+        };
         let (deleted, is_finished) = pass.advance(index);
         let revision = pass.revision;
         sometimes!(!is_finished, "mvcc.compaction-in-slices");

@@ -5,23 +5,27 @@ use std::sync::Arc;
 
 use redb::{Durability, Table as RedbTable, WriteTransaction};
 
-use super::Bucket;
 use super::backend::{Backend, FileError, guarded};
+use super::background::HashTask;
 use super::batch::BucketOp;
-use super::meta::{self, CONF_STATE, CONSISTENT_INDEX, TERM};
+use super::defrag::{Copy, CopySlice, CopyStep};
+use super::load::{Load, Loaded};
+use super::meta;
 use super::rows::{Row, RowKey};
 use super::snapshot::Receive;
 use super::usage::Usage;
+use super::{Bucket, Consistent};
 use crate::pb::raftpb::ConfState;
 
 /// A piece of backend work: core's own code, run where and when the driver decides, one at a time.
 pub struct BackendJob {
+    /// Of the store that cut the job; `None` for a receiver's.
+    pub(crate) epoch: Option<u64>,
     pub(crate) work: Work,
 }
 
 /// What a job of the store writes in one transaction.
 pub(crate) struct Commit {
-    pub epoch: u64,
     pub backend: Arc<Backend>,
     pub purpose: Purpose,
     pub rows: Arc<Vec<Row>>,
@@ -31,6 +35,8 @@ pub(crate) struct Commit {
     pub consistent: Option<(u64, u64, Option<Arc<ConfState>>)>,
     /// `Immediate` with quick repair; otherwise visible and not durable.
     pub immediate: bool,
+    /// A defragmentation under way: the commit is repeated in its file.
+    pub mirror: Option<Arc<Copy>>,
 }
 
 /// What a commit is for, and what has to be told once it is in the file.
@@ -51,6 +57,9 @@ impl Purpose {
 pub(crate) enum Work {
     Commit(Box<Commit>),
     Receive(Receive),
+    Copy(CopySlice),
+    Hash(Box<HashTask>),
+    Load(Load),
     /// A read of the file failed; the member learns it the way it learns of failed writes.
     Fail(FileError),
 }
@@ -69,10 +78,23 @@ pub(crate) enum Outcome {
         index: Option<u64>,
         immediate: bool,
         purpose: Purpose,
+        /// The copy that could not follow, and why: the file itself is as it should be.
+        lost_mirror: Option<(Arc<Copy>, String)>,
     },
     /// Path of the receiver's file.
     ReceivedChunk(String),
-    ReceivedAll(String),
+    /// Its path, and what it says it holds.
+    ReceivedAll(String, Consistent),
+    Loaded(Box<Loaded>),
+    Copied {
+        copy: Arc<Copy>,
+        step: Result<CopyStep, String>,
+    },
+    Hashed {
+        task: Box<HashTask>,
+        /// Whether the walk came to its end.
+        is_finished: Result<bool, String>,
+    },
 }
 
 impl JobDone {
@@ -94,20 +116,19 @@ impl fmt::Debug for BackendJob {
 impl BackendJob {
     /// Writes through redb. Blocking; a real driver runs it on its backend thread.
     pub fn run(self) -> JobDone {
-        match self.work {
-            Work::Commit(commit) => {
-                let epoch = Some(commit.epoch);
-                let outcome = guarded(|| commit.run());
-                JobDone { outcome: outcome.map_err(|e| e.0), epoch }
-            }
-            Work::Receive(receive) => {
-                JobDone { outcome: guarded(|| receive.run()).map_err(|e| e.0), epoch: None }
-            }
-            Work::Fail(error) => JobDone { outcome: Err(error.0), epoch: None },
-        }
+        let outcome = match self.work {
+            Work::Commit(commit) => guarded(|| commit.run()).map_err(|e| e.0),
+            Work::Receive(receive) => guarded(|| receive.run()).map_err(|e| e.0),
+            Work::Copy(slice) => Ok(slice.run()),
+            Work::Hash(task) => Ok(task.run()),
+            Work::Load(load) => load.run(),
+            Work::Fail(error) => Err(error.0),
+        };
+        JobDone { outcome, epoch: self.epoch }
     }
 
-    /// What it is, for logs and CPU cost: "commit", "sync", "compact", "receive", "fail".
+    /// What it is, for logs and CPU cost: "commit", "sync", "compact", "receive", "defrag", "hash",
+    /// "load", "fail".
     pub fn kind(&self) -> &'static str {
         match &self.work {
             Work::Commit(commit) => match commit.purpose {
@@ -116,15 +137,22 @@ impl BackendJob {
                 Purpose::Batch { .. } => "commit",
             },
             Work::Receive(_) => "receive",
+            Work::Copy(_) => "defrag",
+            Work::Hash(_) => "hash",
+            Work::Load(_) => "load",
             Work::Fail(_) => "fail",
         }
     }
 
-    /// Rows written or deleted.
+    /// Rows written, deleted, copied or looked at.
     pub fn rows(&self) -> usize {
         match &self.work {
             Work::Commit(commit) => commit.rows.len() + commit.deleted.len() + commit.ops.len(),
             Work::Receive(receive) => receive.rows(),
+            Work::Copy(slice) => slice.rows(),
+            Work::Hash(task) => task.rows(),
+            // How many the file has is not known before; what reading it takes is the disk's.
+            Work::Load(_) => 0,
             Work::Fail(_) => 0,
         }
     }
@@ -146,10 +174,23 @@ impl Commit {
             txn.abort()?;
         }
         *backend.usage.lock() = usage;
+        let lost = |copy: &Arc<Copy>| {
+            let error = guarded(|| copy.mirror(&self)).err()?;
+            Some((copy.clone(), error.0))
+        };
         Ok(Outcome::Committed {
             index: self.consistent.as_ref().map(|(index, ..)| *index),
             immediate: self.immediate,
             purpose: self.purpose,
+            lost_mirror: self.mirror.as_ref().and_then(lost),
+        })
+    }
+
+    /// The rows of `meta` that say how far the log has been applied.
+    pub fn consistent_ops(&self) -> Vec<BucketOp> {
+        let consistent = self.consistent.as_ref();
+        consistent.map_or_else(Vec::new, |(index, term, conf_state)| {
+            meta::consistent(*index, *term, conf_state.as_deref())
         })
     }
 
@@ -163,19 +204,11 @@ impl Commit {
                 remove(&mut table, usage, key.as_bytes())?;
             }
         }
-        for op in &self.ops {
+        for op in self.ops.iter().chain(&self.consistent_ops()) {
             let mut table = txn.open_table(op.bucket.table())?;
             match &op.value {
                 Some(value) => insert(&mut table, usage, &op.key, value)?,
                 None => remove(&mut table, usage, &op.key)?,
-            }
-        }
-        if let Some((index, term, conf_state)) = &self.consistent {
-            let mut table = txn.open_table(Bucket::Meta.table())?;
-            insert(&mut table, usage, CONSISTENT_INDEX, &index.to_be_bytes())?;
-            insert(&mut table, usage, TERM, &term.to_be_bytes())?;
-            if let Some(conf_state) = conf_state {
-                insert(&mut table, usage, CONF_STATE, &meta::encode_conf_state(conf_state))?;
             }
         }
         Ok(())
@@ -209,7 +242,7 @@ pub(crate) fn insert(
     Ok(())
 }
 
-fn remove(table: &mut Rows<'_>, usage: &mut Usage, key: &[u8]) -> Result<(), FileError> {
+pub(crate) fn remove(table: &mut Rows<'_>, usage: &mut Usage, key: &[u8]) -> Result<(), FileError> {
     if let Some(removed) = table.remove(key)? {
         usage.removed(key.len(), removed.value().len());
     }

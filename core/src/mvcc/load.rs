@@ -10,6 +10,7 @@ use super::Bucket;
 use super::apply::hash_kv_row;
 use super::backend::{Backend, FileError};
 use super::index::{Change, Current, KeyIndex};
+use super::job::Outcome;
 use super::meta::Meta;
 use super::rows::{Revision, parse_row_key, try_decode_kv};
 use super::small::SmallBuckets;
@@ -17,7 +18,22 @@ use super::state::State;
 use crate::error::OpenError;
 use crate::event::SharedFiles;
 
+/// A job: builds the memory image of the file at `path`.
+pub(crate) struct Load {
+    pub files: SharedFiles,
+    pub path: String,
+    pub resident_bytes_max: Option<u64>,
+}
+
+impl Load {
+    pub fn run(self) -> Result<Outcome, String> {
+        let loaded = Loaded::open(&self.files, &self.path, self.resident_bytes_max);
+        loaded.map(|loaded| Outcome::Loaded(Box::new(loaded))).map_err(|error| error.to_string())
+    }
+}
+
 /// A store as its file has it.
+#[derive(Debug)]
 pub(crate) struct Loaded {
     pub state: State,
     pub small: SmallBuckets,
@@ -71,6 +87,7 @@ impl Loaded {
             live_keys,
             live_hash,
             resident_bytes: keys.resident_bytes,
+            hashes: Default::default(),
             epoch: 0,
         };
         Ok(Self { state, small, meta })

@@ -54,6 +54,21 @@ fn decode_conf_state(bytes: &[u8]) -> Result<ConfState, FileError> {
     })
 }
 
+/// How far the log has been applied, and the configuration if it changed.
+pub(crate) fn consistent(index: u64, term: u64, conf_state: Option<&ConfState>) -> Vec<BucketOp> {
+    let op = |key: &'static [u8], value: Vec<u8>| BucketOp {
+        bucket: Bucket::Meta,
+        key: Bytes::from_static(key),
+        value: Some(value.into()),
+    };
+    let mut ops = vec![
+        op(CONSISTENT_INDEX, index.to_be_bytes().to_vec()),
+        op(TERM, term.to_be_bytes().to_vec()),
+    ];
+    ops.extend(conf_state.map(|state| op(CONF_STATE, encode_conf_state(state))));
+    ops
+}
+
 /// A compaction is scheduled in the batch of its entry, and finished in its last slice.
 pub(crate) fn scheduled_compaction(revision: i64) -> BucketOp {
     compaction_op(SCHEDULED_COMPACTION, revision)

@@ -15,15 +15,18 @@
 //! | `state`, `index`, `rows`, `small`, `evict` | what is in memory |
 //! | `batch`, `schedule`, `job`, `compact` | how it gets into the file, and out again |
 //! | `backend`, `load`, `meta`, `usage` | the file |
+//! | `background`, `defrag` | what can wait: hashes, a copy without holes |
 //! | `snapshot` | a whole store to and from a peer |
 
 mod apply;
 mod backend;
+mod background;
 mod batch;
 mod changes;
 mod check;
 mod compact;
 mod cost;
+mod defrag;
 mod evict;
 mod hash;
 mod index;
@@ -46,10 +49,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::api::{Response, RevisionEvents};
+use crate::error::ApiError;
 use crate::pb::raftpb::ConfState;
 
 pub use check::validate;
 pub use cost::Cost;
+pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};
 pub use reader::{Hashed, ReadResult, StoreReader};
 pub use snapshot::{SnapshotPin, SnapshotReceiver};
@@ -110,17 +115,47 @@ pub struct Applied {
     pub lease_moves: Vec<LeaseMove>,
 }
 
+/// The member's name for a hash that it asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct HashId(pub u64);
+
 /// What a finished job means to the member.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum StoreEvent {
     /// The newest `Immediate` commit holds everything up to this index.
-    Durable { index: u64 },
+    Durable {
+        index: u64,
+    },
     /// All rows of a compaction are gone from the file.
-    CompactionFinished { revision: i64 },
+    CompactionFinished {
+        revision: i64,
+    },
     /// A chunk of a received snapshot was written to its temporary file.
-    ReceivedChunk { path: String },
+    ReceivedChunk {
+        path: String,
+    },
     /// The received snapshot is durable in its temporary file.
-    ReceivedAll { path: String },
+    ReceivedAll {
+        path: String,
+        holds: Consistent,
+    },
+    /// The file that is to replace the store's was read: `install_loaded`.
+    Loaded,
+    /// A defragmentation's file is complete and durable: it may take the old one's name.
+    Copied {
+        path: String,
+    },
+    /// A defragmentation was given up; its file may be removed.
+    CopyFailed {
+        path: String,
+        error: String,
+    },
+    Hashed {
+        id: HashId,
+        result: Result<KvHash, ApiError>,
+    },
+    /// The hash that belongs to a compaction was taken.
+    HashStored(KvHash),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

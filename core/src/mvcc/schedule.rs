@@ -1,10 +1,13 @@
 //! When the file is written: batches every `batch_interval`, an `Immediate` commit about once per
-//! `sync_interval`, compaction slices in between. One job at a time.
+//! `sync_interval`, compaction slices in between, hashes and copies when there is time. One job at a
+//! time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::background::{Background, HashTask};
 use super::compact::Compaction;
+use super::hash::HashWalk;
 use super::job::{BackendJob, Commit, JobDone, Outcome, Purpose, Work};
 use super::meta::Meta;
 use super::store::Store;
@@ -35,6 +38,7 @@ pub(crate) struct Schedule {
     /// Everything at once and `Immediate`.
     immediate_always: bool,
     pub(super) compaction: Compaction,
+    pub(super) background: Background,
 }
 
 impl Schedule {
@@ -50,6 +54,7 @@ impl Schedule {
             synced_at: None,
             immediate_always: false,
             compaction: Compaction::resume(meta.scheduled_compaction, meta.finished_compaction),
+            background: Background::default(),
         }
     }
 
@@ -65,6 +70,13 @@ impl Schedule {
         self.durable_index < self.committed_index
     }
 
+    /// The file holds everything that was ever written to it, durably.
+    pub fn on_all_durable(&mut self) -> Vec<StoreEvent> {
+        let is_news = self.is_unsynced();
+        self.durable_index = self.committed_index;
+        is_news.then_some(StoreEvent::Durable { index: self.durable_index }).into_iter().collect()
+    }
+
     /// When the file should next be synced, if it has something to sync.
     fn sync_at(&self) -> Instant {
         self.synced_at.map_or(Instant::ZERO, |at| at + self.options.sync_interval)
@@ -77,7 +89,7 @@ impl Store {
     /// When `poll` may have something to do; `None` while a job is under way.
     pub fn next_deadline(&self) -> Option<Instant> {
         let schedule = &self.schedule;
-        if schedule.job_under_way {
+        if schedule.job_under_way || schedule.background.is_swapping() {
             return None;
         }
         let batch_at = schedule.batch_since.filter(|_| !schedule.is_blocked).map(|since| {
@@ -85,13 +97,14 @@ impl Store {
         });
         let sync_at = schedule.is_unsynced().then(|| schedule.sync_at());
         let slice_at = schedule.compaction.next_slice_at();
-        [batch_at, sync_at, slice_at].into_iter().flatten().min()
+        let background_at = schedule.background.next_at();
+        [batch_at, sync_at, slice_at, background_at].into_iter().flatten().min()
     }
 
     /// Cuts a batch or a compaction slice into a job when one is due and none is under way.
     /// Nothing applied past `persisted_index` (locally durable in the WAL) goes into a job.
     pub fn poll(&mut self, now: Instant, persisted_index: u64) -> Option<BackendJob> {
-        if self.schedule.job_under_way {
+        if self.schedule.job_under_way || self.is_swapping() {
             return None;
         }
         let job = self.next_job(now, persisted_index);
@@ -101,7 +114,7 @@ impl Store {
 
     fn next_job(&mut self, now: Instant, persisted_index: u64) -> Option<BackendJob> {
         if let Some(error) = self.shared.failure.lock().clone() {
-            return Some(BackendJob { work: Work::Fail(error) });
+            return Some(self.job(Work::Fail(error)));
         }
         if self.batch.is_empty() {
             self.schedule.batch_since = None;
@@ -118,10 +131,36 @@ impl Store {
         self.schedule.is_blocked = batch_due && !can_cut;
         sometimes!(self.schedule.is_blocked, "mvcc.batch-blocked");
         let sync_due = self.schedule.is_unsynced() && immediate;
+        self.begin_compaction_hashes();
+        let background = &mut self.schedule.background;
+        if background.is_due(now) && !std::mem::replace(&mut background.was_last, true) {
+            return self.cut_background(now);
+        }
+        let is_background_due = background.is_due(now);
+        background.was_last = false;
         if (batch_due && can_cut) || sync_due {
             return Some(self.cut_batch(now, persisted_index, immediate));
         }
-        self.cut_slice(now)
+        if let Some(slice) = self.cut_slice(now) {
+            return Some(slice);
+        }
+        self.schedule.background.was_last = is_background_due;
+        is_background_due.then(|| self.cut_background(now)).flatten()
+    }
+
+    /// What a compaction finds is hashed before the first of its rows goes.
+    fn begin_compaction_hashes(&mut self) {
+        for compaction in self.schedule.compaction.take_unhashed() {
+            let (revision, previous) = (compaction.revision, compaction.previous);
+            match HashWalk::of_compaction(&self.shared, revision, previous) {
+                Ok(walk) => self.schedule.background.push_hash(HashTask::of_compaction(walk)),
+                Err(error) => self.shared.fail(error),
+            }
+        }
+    }
+
+    pub(super) fn job(&self, work: Work) -> BackendJob {
+        BackendJob { epoch: Some(self.schedule.epoch), work }
     }
 
     fn is_batch_forced(&self) -> bool {
@@ -144,7 +183,6 @@ impl Store {
         };
         state.in_flight = Arc::new(rows);
         let mut commit = Commit {
-            epoch: self.schedule.epoch,
             backend: state.backend.clone(),
             purpose: Purpose::Batch { compaction: None },
             rows: state.in_flight.clone(),
@@ -152,20 +190,21 @@ impl Store {
             ops: Vec::new(),
             consistent: None,
             immediate,
+            mirror: self.schedule.background.mirror(),
         };
+        drop(state);
         if let Some(cut) = cut {
             commit.purpose = Purpose::Batch { compaction: cut.compaction };
             commit.ops = cut.ops;
             commit.consistent = Some((cut.index, cut.term, cut.conf_state));
         }
-        BackendJob { work: Work::Commit(Box::new(commit)) }
+        self.job(Work::Commit(Box::new(commit)))
     }
 
     fn cut_slice(&mut self, now: Instant) -> Option<BackendJob> {
         let mut state = self.shared.state.write();
         let slice = self.schedule.compaction.next_slice(now, &mut state.index)?;
         let commit = Commit {
-            epoch: self.schedule.epoch,
             backend: state.backend.clone(),
             purpose: Purpose::Compaction { finished: slice.finished },
             rows: Arc::default(),
@@ -173,8 +212,10 @@ impl Store {
             ops: slice.finished.map(super::meta::finished_compaction).into_iter().collect(),
             consistent: None,
             immediate: true,
+            mirror: self.schedule.background.mirror(),
         };
-        Some(BackendJob { work: Work::Commit(Box::new(commit)) })
+        drop(state);
+        Some(self.job(Work::Commit(Box::new(commit))))
     }
 
     /// Takes the result of a job, of a snapshot receiver's too.
@@ -182,16 +223,47 @@ impl Store {
     /// Errors: the job failed. Nobody knows what the file holds then: the member halts.
     pub fn handle_done(&mut self, now: Instant, done: JobDone) -> Result<Vec<StoreEvent>, Halt> {
         let outcome = done.outcome.map_err(Halt::Backend)?;
-        let (index, immediate, purpose) = match outcome {
+        match outcome {
             Outcome::ReceivedChunk(path) => return Ok(vec![StoreEvent::ReceivedChunk { path }]),
-            Outcome::ReceivedAll(path) => return Ok(vec![StoreEvent::ReceivedAll { path }]),
-            Outcome::Committed { index, immediate, purpose } => (index, immediate, purpose),
-        };
-        if done.epoch != Some(self.schedule.epoch) {
-            return Ok(Vec::new());
+            Outcome::ReceivedAll(path, holds) => {
+                return Ok(vec![StoreEvent::ReceivedAll { path, holds }]);
+            }
+            Outcome::Loaded(loaded) => {
+                self.loaded = Some(loaded);
+                return Ok(vec![StoreEvent::Loaded]);
+            }
+            _ if done.epoch != Some(self.schedule.epoch) => return Ok(Vec::new()),
+            _ => {}
         }
         assert!(self.schedule.job_under_way, "a result belongs to the one job under way");
         self.schedule.job_under_way = false;
+        match outcome {
+            Outcome::Committed { index, immediate, purpose, lost_mirror } => {
+                let mut events = self.on_committed(now, index, immediate, purpose);
+                let lost = lost_mirror.map(|(copy, error)| (copy, Err(error)));
+                events.extend(lost.and_then(|(copy, step)| self.on_copied(now, &copy, step)));
+                Ok(events)
+            }
+            Outcome::Copied { copy, step } => {
+                Ok(self.on_copied(now, &copy, step).into_iter().collect())
+            }
+            Outcome::Hashed { task, is_finished } => {
+                let is_finished = is_finished.map_err(Halt::Backend)?;
+                Ok(self.on_hashed(now, task, is_finished).into_iter().collect())
+            }
+            Outcome::ReceivedChunk(_) | Outcome::ReceivedAll(..) | Outcome::Loaded(_) => {
+                unreachable!("handled above")
+            }
+        }
+    }
+
+    fn on_committed(
+        &mut self,
+        now: Instant,
+        index: Option<u64>,
+        immediate: bool,
+        purpose: Purpose,
+    ) -> Vec<StoreEvent> {
         // Freed after the lock is released: there may be thousands.
         let written = self.shared.state.write().take_written();
         drop(written);
@@ -200,10 +272,7 @@ impl Store {
         let mut events = Vec::new();
         if immediate {
             self.schedule.synced_at = Some(now);
-            if self.schedule.is_unsynced() {
-                self.schedule.durable_index = self.schedule.committed_index;
-                events.push(StoreEvent::Durable { index: self.schedule.durable_index });
-            }
+            events = self.schedule.on_all_durable();
         }
         match purpose {
             Purpose::Batch { compaction: Some(revision) } => {
@@ -215,7 +284,7 @@ impl Store {
                 events.extend(finished.map(|revision| StoreEvent::CompactionFinished { revision }));
             }
         }
-        Ok(events)
+        events
     }
 
     /// From now on `poll` writes everything with an `Immediate` commit at once (planned stop).

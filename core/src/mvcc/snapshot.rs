@@ -106,14 +106,17 @@ impl SnapshotReceiver {
     }
 
     pub fn write_rows(&self, rows: Vec<SnapshotRow>) -> BackendJob {
-        BackendJob {
-            work: Work::Receive(Receive { target: self.target.clone(), rows: Some(rows) }),
-        }
+        self.job(Some(rows))
     }
 
     /// `Immediate` commit; closes the file.
     pub fn finish(&self) -> BackendJob {
-        BackendJob { work: Work::Receive(Receive { target: self.target.clone(), rows: None }) }
+        self.job(None)
+    }
+
+    fn job(&self, rows: Option<Vec<SnapshotRow>>) -> BackendJob {
+        let work = Work::Receive(Receive { target: self.target.clone(), rows });
+        BackendJob { epoch: None, work }
     }
 }
 
@@ -155,8 +158,11 @@ impl Receive {
             *slot = Some(backend);
             Ok(Outcome::ReceivedChunk(self.target.path.clone()))
         } else {
+            let backend = Arc::new(backend);
+            let holds = Meta::read(&backend.view()?)?.consistent;
+            let backend = Arc::into_inner(backend).expect("the view of it is gone");
             backend.db.close()?;
-            Ok(Outcome::ReceivedAll(self.target.path.clone()))
+            Ok(Outcome::ReceivedAll(self.target.path.clone(), holds))
         }
     }
 }

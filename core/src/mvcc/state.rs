@@ -7,8 +7,10 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::backend::{Backend, FileError, FileView};
+use super::hash::StoredHashes;
 use super::index::{KeyIndex, KeyRange};
 use super::rows::{Revision, Row, find_row};
+use crate::error::ApiError;
 
 /// The key space in memory, and the file behind it.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(crate) struct State {
     pub live_hash: u64,
     /// Sum of the lengths of the current values that are in memory.
     pub resident_bytes: u64,
+    /// Taken at the last compactions.
+    pub hashes: StoredHashes,
     /// Number of `install`s: a walk under way notices that the content was replaced.
     pub epoch: u64,
 }
@@ -46,6 +50,12 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn fail(&self, error: FileError) {
         self.failure.lock().get_or_insert(error);
+    }
+
+    /// `fail`, and what a reader is told.
+    pub fn stopped(&self, error: FileError) -> ApiError {
+        self.fail(error);
+        ApiError::Stopped
     }
 }
 

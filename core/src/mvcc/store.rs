@@ -7,8 +7,10 @@ use parking_lot::RwLock;
 
 use super::apply::Writer;
 use super::batch::{Batch, BucketOp};
+use super::compact::Scheduled;
 use super::evict::Evictor;
-use super::load::Loaded;
+use super::job::{BackendJob, Work};
+use super::load::{Load, Loaded};
 use super::meta;
 use super::reader::StoreReader;
 use super::schedule::Schedule;
@@ -36,6 +38,8 @@ pub struct Store {
     pub(super) consistent: Consistent,
     pub(super) schedule: Schedule,
     pub(super) evictor: Evictor,
+    /// What the next `install_loaded` takes.
+    pub(super) loaded: Option<Box<Loaded>>,
 }
 
 impl Store {
@@ -51,6 +55,7 @@ impl Store {
             evictor: Evictor::new(options.resident_bytes_max),
             schedule: Schedule::new(options, 0, &meta),
             consistent: meta.consistent,
+            loaded: None,
         })
     }
 
@@ -77,6 +82,11 @@ impl Store {
     /// −1 on a store that was never compacted.
     pub fn compact_revision(&self) -> i64 {
         self.shared.state.read().compact_revision
+    }
+
+    /// Newest compaction whose rows are gone from the file; −1 when there was none.
+    pub fn finished_compaction(&self) -> i64 {
+        self.schedule.compaction.finished()
     }
 
     /// Of the file; what is not in it yet is counted apart.
@@ -150,7 +160,8 @@ impl Store {
         if revision > state.revision {
             return Err(ApiError::FutureRevision);
         }
-        state.compact_revision = revision;
+        let previous = std::mem::replace(&mut state.compact_revision, revision);
+        self.schedule.compaction.on_applied(Scheduled { revision, previous });
         self.batch.push_op(meta::scheduled_compaction(revision));
         self.batch.set_compaction(revision);
         Ok(())
@@ -215,15 +226,22 @@ impl Store {
         SnapshotPin::new(&backend).map_err(|error| Halt::Backend(error.0))
     }
 
-    /// Replaces the whole store by the file at `path` (already renamed into place).
+    /// A job that reads the file at `path` (already renamed into place), which is to replace the
+    /// whole store; `StoreEvent::Loaded` tells when `install_loaded` may do so.
+    pub fn load(&self, files: SharedFiles, path: &str) -> BackendJob {
+        let resident_bytes_max = self.schedule.options().resident_bytes_max;
+        let load = Load { files, path: path.to_owned(), resident_bytes_max };
+        BackendJob { epoch: None, work: Work::Load(load) }
+    }
+
+    /// Replaces the whole store by what was loaded.
     /// Readers handed out before go on with the new content.
     ///
     /// What was applied and not written is forgotten; the result of a job of the old file that is
     /// under way is ignored.
-    pub fn install(&mut self, files: SharedFiles, path: &str) -> Result<(), OpenError> {
-        let resident_bytes_max = self.schedule.options().resident_bytes_max;
-        let Loaded { state: mut loaded, small, meta } =
-            Loaded::open(&files, path, resident_bytes_max)?;
+    pub fn install_loaded(&mut self) {
+        let loaded = self.loaded.take().expect("a file is loaded before it is installed");
+        let Loaded { state: mut loaded, small, meta } = *loaded;
         let mut state = self.shared.state.write();
         loaded.epoch = state.epoch + 1;
         self.schedule = Schedule::new(self.schedule.options().clone(), loaded.epoch, &meta);
@@ -234,7 +252,6 @@ impl Store {
         drop(state);
         // A large map takes a while to free: not under the lock.
         drop(old);
-        Ok(())
     }
 
     /// Hash of the whole replicated state in memory: key space at the current revision, revisions,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! Offered ─ Raft took it ─► Draining ─ WAL and backend idle ─► Files ─ renamed, snap file durable ─►
-//! Log ─ snapshot record and hard state durable ─► Swap ─ `db` renamed, durable ─► the new store
+//! Log ─ snapshot record and hard state durable ─► Swap ─ `db` renamed, durable ─► Load ─ read, in a
+//! job ─► the new store
 //! ```
 //! A crash before `Log` is over leaves the old state (and a file to remove); after it, recovery
 //! finds the snapshot record and, if need be, does the last rename itself.
@@ -46,6 +47,9 @@ enum Stage {
         ticket: Ticket,
         name: String,
     },
+    Load {
+        name: String,
+    },
 }
 
 impl Install {
@@ -68,6 +72,7 @@ impl Member {
         });
         let fields = vec![("incoming-snapshot-index", meta.index.to_string())];
         self.log(Level::Info, "applying snapshot", fields);
+        self.abort_defrag();
     }
 
     /// After every burst: refused snapshots are dropped, drained lanes let the install go on.
@@ -83,7 +88,9 @@ impl Member {
                 self.ack_done(install.from, install.snapshot_id);
             }
             Some(Stage::Draining(_))
-                if !self.node.has_sync_in_flight() && self.jobs_under_way == 0 =>
+                if !self.node.has_sync_in_flight()
+                    && self.jobs_under_way == 0
+                    && !self.store.is_swapping() =>
             {
                 self.install_files();
             }
@@ -115,7 +122,11 @@ impl Member {
                 let ticket = self.node.write_snapshot(&record);
                 install.stage = Stage::Log { ticket, name: name.clone() };
             }
-            Stage::Swap { ticket, .. } if *ticket <= up_to => self.finish_install(),
+            Stage::Swap { ticket, name } if *ticket <= up_to => {
+                install.stage = Stage::Load { name: name.clone() };
+                let job = self.store.load(self.files.clone(), DB_PATH);
+                self.push_job(job);
+            }
             _ => {}
         }
     }
@@ -134,15 +145,14 @@ impl Member {
         }
     }
 
-    fn finish_install(&mut self) {
+    pub(crate) fn finish_install(&mut self) {
         let install = self.snapshots.install.take().expect("an install is under way");
-        let Stage::Swap { name, .. } = install.stage else { unreachable!("checked by caller") };
-        if let Err(error) = self.store.install(self.files.clone(), DB_PATH) {
-            self.halt = Some(crate::Halt::Backend(error.to_string()));
-            return;
-        }
+        let Stage::Load { name } = install.stage else {
+            unreachable!("a file is loaded at the end of an install")
+        };
+        self.store.install_loaded();
         let index = self.store.consistent().index;
-        assert_eq!(index, install.index, "the file holds what its header said");
+        assert_eq!(index, install.index, "the file was checked against its header");
         self.applied = index;
         self.reload();
         self.watches.on_store_replaced();
@@ -151,6 +161,8 @@ impl Member {
         self.note_snap_file(index, name);
         sometimes!("snapshot.installed");
         self.metrics.add(&self.metrics.snapshots_installed_total);
+        self.answer_physical();
+        self.answer_defrag(&Ok(()));
         self.ack_done(install.from, install.snapshot_id);
         self.log(Level::Info, "applied snapshot", vec![("snapshot-index", index.to_string())]);
     }

@@ -51,7 +51,7 @@ pub struct Snapshots {
     sending: BTreeMap<MemberId, send::Sending>,
     receiving: Option<receive::Receiving>,
     receivings: u64,
-    /// Files of transfers that were given up: removed when no job can make them again.
+    /// Files of transfers and copies that were given up: removed when no job can make them again.
     abandoned: Vec<String>,
     install: Option<install::Install>,
 }
@@ -72,6 +72,11 @@ impl Snapshots {
             abandoned: Vec::new(),
             install: None,
         }
+    }
+
+    /// The file at `path` will not be needed: removed when no job can make it again.
+    pub fn abandon(&mut self, path: String) {
+        self.abandoned.push(path);
     }
 
     /// The oldest index of a snapshot that is pinned for a peer or on its way.

@@ -4,7 +4,7 @@
 use crate::event::{DiskAction, Level, MemberId};
 use crate::limits;
 use crate::member::Member;
-use crate::mvcc::SnapshotReceiver;
+use crate::mvcc::{Consistent, SnapshotReceiver};
 use crate::pb::peer::{self, Frame, frame::Body};
 use crate::raft::{conf_state_from_pb, message_from_pb};
 use crate::sometimes;
@@ -25,6 +25,16 @@ pub struct Receiving {
     crc: u32,
     pub finished: bool,
     pub last_progress: Instant,
+}
+
+impl Receiving {
+    /// Whether the rows that came hold what the header said.
+    fn is_about(&self, holds: &Consistent) -> bool {
+        let expected = self.header.conf_state.clone().unwrap_or_default();
+        let found = holds.conf_state.clone().unwrap_or_default();
+        (holds.index, holds.term) == (self.header.index, self.header.term)
+            && (found.voters, found.learners) == (expected.voters, expected.learners)
+    }
 }
 
 impl Member {
@@ -113,8 +123,11 @@ impl Member {
     }
 
     /// The temporary file is durable: now Raft may take the snapshot.
-    pub(crate) fn on_received_all(&mut self, path: &str) {
-        let Some(r) = self.snapshots.receiving.take_if(|r| r.path == path) else { return };
+    pub(crate) fn on_received_all(&mut self, path: &str, holds: &Consistent) {
+        if !self.snapshots.receiving.as_ref().is_some_and(|r| r.path == path && r.is_about(holds)) {
+            return self.drop_receiving_at(path, "the rows are not what the header said");
+        }
+        let Some(r) = self.snapshots.receiving.take() else { return };
         let header = r.header;
         let conf_state = header.conf_state.unwrap_or_default();
         let message = header.message.and_then(message_from_pb);
@@ -144,6 +157,12 @@ impl Member {
         let error = error.to_owned();
         let ack = peer::SnapshotAck { snapshot_id, error, ..Default::default() };
         self.frames.push((to, Frame { body: Some(Body::SnapshotAck(ack)) }));
+    }
+
+    fn drop_receiving_at(&mut self, path: &str, why: &str) {
+        if self.snapshots.receiving.as_ref().is_some_and(|r| r.path == path) {
+            self.drop_receiving(why);
+        }
     }
 
     fn drop_receiving(&mut self, why: &str) {

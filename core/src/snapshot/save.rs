@@ -58,6 +58,7 @@ impl Member {
 
     pub(crate) fn on_snapshot_lane_synced(&mut self, up_to: Ticket) {
         self.on_install_synced(up_to);
+        self.on_defrag_synced(up_to);
         let Some(done) = self.snapshots.saving.take_if(|s| s.ticket <= up_to) else { return };
         let raftpb::SnapshotMetadata { index, term, conf_state } = done.metadata;
         if index <= self.snapshots.saved_index {

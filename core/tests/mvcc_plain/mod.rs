@@ -375,7 +375,11 @@ impl Plain {
     /// (hash, compact revision) as surface spec §17.6 defines them.
     pub fn hash_kv(&self, revision: i64) -> Result<(u32, i64), ApiError> {
         let revision = self.check_revision(revision)?;
-        let visible = self.at(revision);
+        let mut visible = self.at(revision);
+        if visible.is_empty() {
+            // etcd's set of rows to keep is empty then, and keeps everything.
+            visible = self.at(self.compact_revision);
+        }
         let mut bytes = b"key".to_vec();
         for change in self.changes.iter().filter(|c| c.main <= revision) {
             let is_kept = change.kv.is_some() && visible.get(&change.key) == change.kv.as_ref();

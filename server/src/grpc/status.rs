@@ -40,9 +40,11 @@ fn code(error: &ApiError) -> Code {
         Unimplemented(_) => Code::Unimplemented,
         // etcd returns the first two as a type that its gRPC layer does not recognise, and has no code
         // for the others: all arrive as Unknown, and clients go by the text.
-        TooManyRequests | NotEnoughStarted | ProposalDropped | TimeoutLeaderTransfer => {
-            Code::Unknown
-        }
+        TooManyRequests
+        | NotEnoughStarted
+        | ProposalDropped
+        | TimeoutLeaderTransfer
+        | Defragment(_) => Code::Unknown,
     }
 }
 
