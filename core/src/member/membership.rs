@@ -15,7 +15,7 @@ use super::pending::{Place, Proposal};
 use crate::api::{Request, RequestId, Response};
 use crate::cluster::{Change, MemberInfo, new_member_id, parse_urls};
 use crate::error::{ApiError, Halt};
-use crate::event::{Level, MemberId};
+use crate::event::{Level, MemberId, Peer};
 use crate::pb::etcdserverpb as pb;
 use crate::pb::peer::{self, Frame, forward_refused::Refusal, frame::Body};
 use crate::pb::raftpb;
@@ -27,6 +27,9 @@ const HEALTHY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 const WIRE_CHANGES: u32 = 2;
 /// A learner is in sync with this many percent of the leader's log (etcd's value).
 const READY_PERCENT: u64 = 90;
+
+/// Heartbeats for which the connection to a removed member is kept.
+const FAREWELL_HEARTBEATS: u32 = 10;
 
 /// What a leader does with a change.
 enum Verdict {
@@ -275,6 +278,10 @@ impl Member {
                 }
             }
         }
+        if let (Change::Remove(id), Some(gone)) = (&change, self.cluster.member(change.member())) {
+            let peer = Peer { id: *id, urls: gone.peer_urls.clone() };
+            self.farewells.push((peer, self.now + self.config.heartbeat * FAREWELL_HEARTBEATS));
+        }
         self.cluster.apply_change(&mut self.store, &change);
         self.peers_changed = true;
         self.lead.introduced = false;
@@ -357,6 +364,21 @@ impl Member {
             self.transfer(to, "removed from the cluster");
         }
         true
+    }
+
+    /// Whom the driver connects to: everybody else, and who was removed a moment ago, that the
+    /// commit of its removal may reach it.
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        let mut peers = self.cluster.peers_of(self.config.id);
+        let leaving = self.farewells.iter().map(|(peer, _)| peer);
+        peers.extend(leaving.filter(|peer| peer.id != self.config.id).cloned());
+        peers
+    }
+
+    pub(super) fn end_farewells(&mut self) {
+        let before = self.farewells.len();
+        self.farewells.retain(|(_, until)| self.now < *until);
+        self.peers_changed |= self.farewells.len() != before;
     }
 
     /// A peer that is a member says that we were removed: we did not see it ourselves.

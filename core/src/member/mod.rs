@@ -44,7 +44,7 @@ use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{ApiError, Halt};
 use crate::event::{
-    Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, SharedFiles, Ticket,
+    Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer, SharedFiles, Ticket,
 };
 use crate::lease::Lessor;
 use crate::mvcc::{BackendJob, Store, StoreEvent, StoreReader};
@@ -90,6 +90,8 @@ pub struct Member {
     pub(crate) look_after: Option<Instant>,
     /// Peers whose message connection is up, since when.
     pub(crate) peers_up: std::collections::BTreeMap<MemberId, Instant>,
+    /// Removed members that still have to hear of it, until when.
+    pub(crate) farewells: Vec<(Peer, Instant)>,
     /// What peers said of themselves: wire version to use with them, etcd's version.
     pub(crate) peer_versions: std::collections::BTreeMap<MemberId, (u32, String)>,
 
@@ -153,6 +155,7 @@ impl Member {
             physical: Vec::new(),
             look_after: None,
             peers_up: Default::default(),
+            farewells: Vec::new(),
             peer_versions: Default::default(),
             raft_frames: Vec::new(),
             frames: Vec::new(),
@@ -378,6 +381,7 @@ impl Member {
         self.maybe_look_after();
         self.check_stall();
         self.expire_snapshots();
+        self.end_farewells();
     }
 
     /// Reads, Raft, apply, once. Returns whether there may be more to do.
@@ -436,7 +440,7 @@ impl Member {
             out.messages.append(&mut self.frames);
         }
         if std::mem::take(&mut self.peers_changed) {
-            out.peers = Some(self.cluster.peers_of(self.config.id));
+            out.peers = Some(self.peers());
             out.removed = self.cluster.removed().collect();
         }
         if let Some(halt) = self.halt.take() {

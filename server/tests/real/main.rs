@@ -4,6 +4,7 @@
 
 mod etcdctl;
 mod http;
+mod membership;
 mod one_member;
 mod refusals;
 mod streams;

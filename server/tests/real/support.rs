@@ -223,6 +223,37 @@ impl Cluster {
         Self { members: (0..count).map(member).collect(), dir }
     }
 
+    /// Lays out a further member that joins those in `members`, not started.
+    pub fn lay_out_joiner(&mut self, name: &str, client_port: u16, peer_port: u16) -> &mut Member {
+        let data_dir = self.dir.path().join(name);
+        let client_url = format!("http://127.0.0.1:{client_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let args = [
+            ("--name", name.to_owned()),
+            ("--data-dir", data_dir.display().to_string()),
+            ("--listen-client-urls", client_url.clone()),
+            ("--advertise-client-urls", client_url),
+            ("--listen-peer-urls", peer_url.clone()),
+            ("--initial-advertise-peer-urls", peer_url),
+            ("--initial-cluster-state", "existing".to_owned()),
+            ("--initial-cluster", String::new()),
+        ];
+        let args = args.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect();
+        let log = self.dir.path().join(format!("{name}.log"));
+        let name = name.to_owned();
+        let member =
+            Member { name, client_port, peer_port, data_dir, args, log, child: None, starts: 0 };
+        self.members.push(member);
+        let list: Vec<String> = self
+            .members
+            .iter()
+            .map(|m| format!("{}=http://127.0.0.1:{}", m.name, m.peer_port))
+            .collect();
+        let joiner = self.members.last_mut().expect("pushed above");
+        *joiner.args.last_mut().expect("the flag's value") = list.join(",");
+        joiner
+    }
+
     /// Lays out, starts all, waits until all are ready.
     pub fn start(count: usize, flags: &[&str]) -> Self {
         let mut cluster = Self::new(count, flags);
