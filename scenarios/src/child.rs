@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use detkv_sim_world::TraceOptions;
@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::report::{ChildReport, report};
 use crate::run::run;
 use crate::scenario::{Profile, Scenario};
+use crate::zoo;
 
 /// The hidden subcommand of a child; its one argument is a [`Job`] in JSON.
 pub const SUBCOMMAND: &str = "child";
@@ -53,7 +54,8 @@ pub struct Job {
 pub enum Surroundings {
     /// For replay: no address randomisation, empty environment, working directory `/`.
     Plain,
-    /// To find leaks: randomisation on, a large environment, a shifted heap, another working directory.
+    /// To find leaks: randomisation on, a large environment, a shifted heap, another working directory, and
+    /// another run before it in the same process.
     Shaken,
 }
 
@@ -94,6 +96,14 @@ pub fn spawn(binary: &Path, job: &Job) -> anyhow::Result<ChildReport> {
             unsafe { command.pre_exec(fix_addresses) };
         }
         Surroundings::Shaken => {
+            let free_addresses = || {
+                // This process may itself have been started without randomisation.
+                // SAFETY: one system call, allowed between fork and exec.
+                unsafe { libc::personality(0) };
+                Ok(())
+            };
+            // SAFETY: the closure does nothing but that system call.
+            unsafe { command.pre_exec(free_addresses) };
             command.current_dir(std::env::temp_dir());
             for n in 0..64 {
                 command.env(format!("DETKV_SHAKE_{n}"), "x".repeat(100 + 7 * n));
@@ -119,9 +129,17 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_str(job).context("the job of a child")?;
     // SAFETY: only sets a timer; its signal ends the process.
     unsafe { libc::alarm(job.wall_secs_max) };
-    let _shift = (job.surroundings == Surroundings::Shaken).then(shift_heap);
+    let is_shaken = job.surroundings == Surroundings::Shaken;
+    let _shift = is_shaken.then(shift_heap);
     let read = |file: &str| job.files.get(file).cloned().ok_or_else(|| "not handed on".to_owned());
     let scenario = Scenario::parse(&job.name, &job.path, &job.text, &read)?;
+    let leak = match &job.leak {
+        Some(name) => Some(zoo::find(name).with_context(|| format!("no leak {name}"))?),
+        None => None,
+    };
+    if is_shaken {
+        earlier_run(&scenario, &job, leak);
+    }
     let costs = scenario.show.iter().any(|name| name.starts_with("wal_fsyncs"));
     let trace = TraceOptions {
         full: job.full.clone(),
@@ -131,7 +149,7 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
         ..TraceOptions::default()
     };
     let started = Instant::now();
-    let finished = run(&scenario, job.seed, job.profile, trace);
+    let finished = run(&scenario, job.seed, job.profile, trace, leak);
     let wall = started.elapsed();
     if let Some(path) = &job.trace_file {
         let file = fs::File::create(path);
@@ -145,6 +163,18 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
     serde_json::to_writer(&mut out, &report)?;
     out.flush()?;
     Ok(())
+}
+
+/// Another run of the process before the one that counts: what it leaves in statics and thread-locals must not
+/// matter.
+fn earlier_run(scenario: &Scenario, job: &Job, leak: Option<&'static zoo::Leak>) {
+    let short = Scenario {
+        warm_up: Duration::ZERO,
+        duration: Duration::from_millis(300),
+        faults: Vec::new(),
+        ..scenario.clone()
+    };
+    run(&short, job.seed ^ 1, job.profile, TraceOptions::default(), leak);
 }
 
 /// Blocks of odd sizes that stay allocated: later allocations lie elsewhere.

@@ -98,6 +98,13 @@ pub enum Command {
         #[arg(long, value_name = "PATH")]
         other_binary: Option<PathBuf>,
     },
+    /// Prints the scenario file that the swarm draws from a seed: to keep, to edit, to shorten
+    Draw {
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Plants ten leaks on purpose and shows what the determinism check says of each
+    LeakZoo,
     #[command(name = crate::child::SUBCOMMAND, hide = true)]
     Child { job: String },
     /// Prints the fingerprint of the sources it was built from

@@ -28,6 +28,7 @@ mod swarm;
 mod sweep;
 mod timeline;
 mod variant;
+mod zoo;
 
 use std::fs;
 use std::ops::Range;
@@ -123,6 +124,11 @@ fn dispatch(command: Command) -> Result<End, Failure> {
                 determinism_jobs(&scenario, &set, &seeds, profile).map_err(Failure::Usage)?;
             Ok(check_determinism(&scenario, seeds, &list, jobs, other)?)
         }
+        Command::Draw { seed } => {
+            print!("{}", swarm::draw(seed).text);
+            Ok(End::Pass)
+        }
+        Command::LeakZoo => Ok(leak_zoo()?),
         Command::Child { job } => {
             child::child_main(&job)?;
             Ok(End::Pass)
@@ -373,6 +379,14 @@ fn run_swarm(
     println!("{verdict} {} of {} runs failed", totals.failed, totals.runs);
     println!("again: cargo run --release --bin detkv-sim -- swarm --seeds {first}..{}", last + 1);
     Ok(if totals.failed == 0 && unmarked == 0 { End::Pass } else { End::Fail })
+}
+
+fn leak_zoo() -> anyhow::Result<End> {
+    let (lines, right) = zoo::show(&this_binary()?)?;
+    lines.iter().for_each(|line| println!("{line}"));
+    let all = zoo::LEAKS.len();
+    println!("{} leak zoo: {right}/{all} as stated", if right == all { "PASS" } else { "FAIL" });
+    Ok(if right == all { End::Pass } else { End::Fail })
 }
 
 /// Every run to be checked: of one scenario, of `all`, or of the swarm.

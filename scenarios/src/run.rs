@@ -14,6 +14,7 @@ use detkv_sim_world::{Counters, Handle, NodeStatus, RunOutcome, Sim, SimConfig, 
 use rand_core::Rng as _;
 
 use crate::scenario::{FaultPlan, Profile, Scenario, Workload};
+use crate::zoo::{self, Leak};
 
 /// Virtual time in which a fresh cluster must elect its first leader.
 const FIRST_LEADER: Duration = Duration::from_secs(30);
@@ -32,14 +33,20 @@ pub struct Finished {
     pub stuck: Option<String>,
 }
 
-/// Runs `scenario` once.
-pub fn run(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> Finished {
+/// Runs `scenario` once, with a leak planted in it or none.
+pub fn run(
+    scenario: &Scenario,
+    seed: u64,
+    profile: Profile,
+    trace: TraceOptions,
+    leak: Option<&'static Leak>,
+) -> Finished {
     let notes: Rc<RefCell<Notes>> = Rc::default();
     let config = config(scenario, seed, profile, trace);
     let outcome = Sim::run(config, {
         let (scenario, notes) = (scenario.clone(), notes.clone());
         |handle| async move {
-            if let Err(what) = script(&scenario, handle, &notes).await {
+            if let Err(what) = script(&scenario, handle, &notes, leak).await {
                 notes.borrow_mut().stuck = Some(what);
             }
         }
@@ -75,12 +82,20 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
     }
 }
 
-async fn script(scenario: &Scenario, handle: Handle, notes: &RefCell<Notes>) -> Result<(), String> {
+async fn script(
+    scenario: &Scenario,
+    handle: Handle,
+    notes: &RefCell<Notes>,
+    leak: Option<&'static Leak>,
+) -> Result<(), String> {
     wait_until(&handle, FIRST_LEADER, || handle.leader().is_some())
         .await
         .map_err(|()| format!("no leader within {FIRST_LEADER:?} of the start"))?;
     let clients = Clients::new(handle.clone());
     let progress = WatchProgress::default();
+    if let Some(leak) = leak {
+        zoo::plant(leak, &clients);
+    }
     let warm = handle.now() + scenario.warm_up;
     let end = warm + scenario.duration;
     for (place, workload) in scenario.workloads.iter().enumerate() {
