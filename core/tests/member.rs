@@ -64,6 +64,31 @@ fn a_single_member_acknowledges_only_after_its_sync() {
 }
 
 #[test]
+fn a_commit_notice_is_not_answered() {
+    let mut c = three();
+    let leader = c.elect();
+    c.ms(500);
+    c.put(leader, "a", "1");
+    let before = c.append_answers;
+    c.put(leader, "b", "2");
+    assert_eq!(c.append_answers - before, 2, "one answer per follower, to the entry");
+}
+
+#[test]
+fn a_lost_acknowledgement_comes_again_after_a_heartbeat() {
+    let mut c = three();
+    let leader = c.elect();
+    c.ms(500);
+    c.lose_append_answers = true;
+    let id = c.send(leader, put("a", "1"));
+    c.deliver();
+    c.lose_append_answers = false;
+    assert!(c.reply(leader, id).is_none(), "nobody told the leader");
+    c.ms(250);
+    assert!(matches!(c.reply(leader, id), Some(Ok(_))), "the next heartbeats brought it");
+}
+
+#[test]
 fn members_publish_themselves_and_agree_on_a_version() {
     let mut c = three();
     let leader = c.elect();

@@ -240,6 +240,7 @@ impl Member {
             Input::PeerUp { peer } => {
                 self.peers_up.entry(peer).or_insert(self.now);
                 self.lead.introduced = false;
+                self.node.on_peer_up();
                 self.lead.dispatch = true;
             }
             Input::PeerDown { peer } => {
@@ -454,10 +455,10 @@ impl Member {
         if self.halted {
             return None;
         }
-        let installing = self.node.is_installing();
-        [
-            self.node.next_deadline(),
-            self.store.next_deadline().filter(|_| !installing),
+        let store = if self.node.is_installing() { None } else { self.store.next_deadline() };
+        let mut earliest = self.node.next_deadline();
+        for at in [
+            store,
             self.watches.next_deadline(),
             self.lessor.next_deadline().filter(|_| !self.node.is_transferring()),
             self.pending.next_deadline(),
@@ -465,10 +466,15 @@ impl Member {
             self.look_after,
             self.stall_deadline(),
             self.snapshots.next_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ] {
+            // Asked after every burst, and mostly there is none.
+            if let Some(at) = at
+                && earliest.is_none_or(|first| at < first)
+            {
+                earliest = Some(at);
+            }
+        }
+        earliest
     }
 
     /// A thread-safe handle for reads.

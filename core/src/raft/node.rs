@@ -100,6 +100,8 @@ pub struct RaftNode {
     /// A `Ready` with a snapshot, being installed: nothing else is taken meanwhile.
     installing: Option<u64>,
     next_tick: Instant,
+    /// The newest append that was answered to the leader: term and index.
+    acknowledged: (u64, u64),
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -171,6 +173,7 @@ impl RaftNode {
             ready_committed: commit.min(restart.applied),
             installing: None,
             next_tick: now + Duration::from_nanos(phase),
+            acknowledged: (0, 0),
         };
         node.draw_timeout();
         node
@@ -222,9 +225,35 @@ impl RaftNode {
         {
             return; // the leader sends it again
         }
+        let is_empty_append = m.get_msg_type() == MessageType::MsgAppend && m.entries.is_empty();
+        let commit = self.commit_index();
         // Errors say that the message was of no use: a peer not in the configuration, no leader.
         let _ = self.raw.step(m);
+        self.drop_empty_answer(is_empty_append && self.commit_index() > commit);
         self.draw_timeout();
+    }
+
+    /// An append without entries that moves the commit index is a notice: answering it again with
+    /// what was acknowledged before tells the leader nothing, and it is two of ten messages of a put.
+    ///
+    /// An acknowledgement that was lost comes again: the leader asks with an append that moves
+    /// nothing after the next heartbeat, and a new connection starts anew.
+    fn drop_empty_answer(&mut self, is_notice: bool) {
+        let raft = &mut self.raw.raft;
+        let Some(answer) = raft.msgs.last() else { return };
+        if answer.get_msg_type() != MessageType::MsgAppendResponse || answer.reject {
+            return;
+        }
+        let acknowledged = (raft.term, answer.index);
+        if is_notice && acknowledged == self.acknowledged {
+            raft.msgs.pop();
+        }
+        self.acknowledged = acknowledged;
+    }
+
+    /// What was sent before may be lost: the next append is answered, whatever it says.
+    pub fn on_peer_up(&mut self) {
+        self.acknowledged = (0, 0);
     }
 
     /// Appends to the log of a leader. False when it was not taken: a transfer is under way.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use detkv_core::api::{Request, RequestId, Response, StreamId, WatchMessage};
 use detkv_core::mvcc::BackendJob;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::pb::peer::Frame;
+use detkv_core::pb::peer::{Frame, frame::Body};
 use detkv_core::{
     ApiError, BootMember, Config, DiskAction, DiskOp, Files, Halt, Input, Instant, Lane, Member,
     MemberId, Outputs, Profile, Recovery, RecoveryStep, Role, Ticket,
@@ -171,6 +171,10 @@ pub struct Cluster {
     next_request: u64,
     /// Inputs handled by all members.
     pub steps: u64,
+    /// Answers to appends that reached their receiver.
+    pub append_answers: u64,
+    /// While this is true answers to appends are lost.
+    pub lose_append_answers: bool,
 }
 
 impl Cluster {
@@ -197,6 +201,8 @@ impl Cluster {
             seed,
             next_request: 0,
             steps: 0,
+            append_answers: 0,
+            lose_append_answers: false,
         };
         for member in &boot {
             let mut config = Config::new(member.id, 77, boot.clone());
@@ -355,6 +361,12 @@ impl Cluster {
                     self.held.push((from, to, frame));
                     continue;
                 }
+                if is_append_answer(&frame) {
+                    if self.lose_append_answers {
+                        continue;
+                    }
+                    self.append_answers += 1;
+                }
                 self.input(to, Input::Peer { from, frame });
                 reached.insert(to);
             }
@@ -476,8 +488,12 @@ impl Cluster {
     }
 }
 
+fn is_append_answer(frame: &Frame) -> bool {
+    const MSG_APPEND_RESPONSE: u32 = 4;
+    matches!(&frame.body, Some(Body::Raft(m)) if m.msg_type == MSG_APPEND_RESPONSE)
+}
+
 fn is_snapshot(frame: &Frame) -> bool {
-    use detkv_core::pb::peer::frame::Body;
     matches!(
         frame.body,
         Some(Body::SnapshotHeader(_) | Body::SnapshotChunk(_) | Body::SnapshotEnd(_))
