@@ -65,6 +65,8 @@ pub struct Config {
     /// Largest marshalled Raft request, bytes.
     pub request_bytes_max: usize,
     pub txn_ops_max: usize,
+    /// Longest time that a change waits for the backend's file. Reads see the batch too, and only
+    /// `Immediate` commits let the log go: shorter than `backend_sync_interval` only costs commits.
     pub backend_batch_interval: Duration,
     pub backend_batch_ops: usize,
     /// Time between `Immediate` commits of the backend while it is busy.
@@ -100,7 +102,7 @@ impl Config {
             quota_bytes: Some(2 << 30),
             request_bytes_max: 1_572_864,
             txn_ops_max: 128,
-            backend_batch_interval: Duration::from_millis(100),
+            backend_batch_interval: Duration::from_secs(1),
             backend_batch_ops: crate::limits::BACKEND_BATCH_OPS,
             backend_sync_interval: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),

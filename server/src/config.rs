@@ -261,7 +261,7 @@ mod tests {
         assert_eq!(format!("{:x}", config.core.cluster_id), "cdf818194e3a8c32");
         assert_eq!(config.data_dir, PathBuf::from("default.etcd"));
         assert_eq!(config.core.quota_bytes, Some(QUOTA_DEFAULT));
-        assert_eq!(config.core.backend_batch_interval, Duration::from_millis(100));
+        assert_eq!(config.core.backend_batch_interval, Duration::from_secs(1));
         assert!(!config.identity_given);
     }
 

@@ -72,7 +72,7 @@ pub struct Flags {
     /// Time between progress notices to watchers that asked for them.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     pub watch_progress_notify_interval: std::time::Duration,
-    /// Longest time between backend commits; 0: 100ms.
+    /// Longest time between backend commits; 0: 1s, each of them durable.
     #[arg(long, default_value = "0", value_parser = parse_duration)]
     pub backend_batch_interval: std::time::Duration,
     /// Most operations between backend commits; 0: 10000.

@@ -2,7 +2,7 @@
 //!
 //! CPU time, not wall time: the figure does not depend on what else the machine does.
 //!
-//! `cargo run --release -p detkv-sim --example speed -- [seconds]`
+//! `cargo run --release -p detkv-sim --example speed -- [seconds [puts per second…]]`
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -79,8 +79,10 @@ fn measure(rate: u64, seconds: u64) -> (RunOutcome, u64, Duration) {
 }
 
 fn main() {
-    let seconds = std::env::args().nth(1).and_then(|s| s.parse().ok()).unwrap_or(60);
-    for rate in [0, 100, 1000] {
+    let mut numbers = std::env::args().skip(1).filter_map(|s| s.parse().ok());
+    let seconds = numbers.next().unwrap_or(60);
+    let rates: Vec<u64> = numbers.collect();
+    for rate in if rates.is_empty() { vec![0, 100, 1000] } else { rates } {
         let (outcome, puts, cpu) = measure(rate, seconds);
         let cpu_ns = cpu.as_nanos() as u64;
         println!(

@@ -42,16 +42,26 @@ impl NodeClock {
     /// What the clock reads at a true time.
     pub fn local(&self, at: Instant) -> Instant {
         let elapsed = i128::from(at.ns) - self.base_true;
-        let local = self.base_local + elapsed * (MILLION + self.drift_ppm) / MILLION;
+        // Most clocks do not drift, and this is asked several times per event.
+        let elapsed = match self.drift_ppm {
+            0 => elapsed,
+            drift_ppm => elapsed * (MILLION + drift_ppm) / MILLION,
+        };
+        let local = self.base_local + elapsed;
         Instant { ns: u64::try_from(local.max(0)).unwrap_or(u64::MAX) }
     }
 
     /// The first true time at which the clock reads `local` or later.
     pub fn true_time(&self, local: Instant) -> Instant {
-        let elapsed = (i128::from(local.ns) - self.base_local) * MILLION;
-        let rate = MILLION + self.drift_ppm;
-        let at =
-            self.base_true + elapsed.div_euclid(rate) + i128::from(elapsed.rem_euclid(rate) > 0);
+        let elapsed = i128::from(local.ns) - self.base_local;
+        let elapsed = match self.drift_ppm {
+            0 => elapsed,
+            drift_ppm => {
+                let (elapsed, rate) = (elapsed * MILLION, MILLION + drift_ppm);
+                elapsed.div_euclid(rate) + i128::from(elapsed.rem_euclid(rate) > 0)
+            }
+        };
+        let at = self.base_true + elapsed;
         Instant { ns: u64::try_from(at.max(0)).unwrap_or(u64::MAX) }
     }
 

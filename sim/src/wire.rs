@@ -8,6 +8,7 @@ use detkv_core::api::{Request, Response, WatchMessage};
 use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::mvccpb::KeyValue;
+use detkv_core::pb::peer::{Frame, RaftMessage, frame::Body};
 use prost::Message;
 
 use crate::handle::Reply;
@@ -158,6 +159,71 @@ pub fn encode_answer(answer: &Result<Reply, ApiError>, out: &mut Vec<u8>) {
             out.push(1);
             out.extend_from_slice(error.to_string().as_bytes());
         }
+    }
+}
+
+/// Scalars of a Raft message, and of an entry beside its data, once encoded: a round number.
+const RAFT_MESSAGE_BYTES: u64 = 32;
+const ENTRY_BYTES: u64 = 16;
+
+/// Bytes of a frame on the wire. Raft messages are most of them: theirs are counted, not encoded.
+pub fn frame_bytes(frame: &Frame) -> u64 {
+    match &frame.body {
+        Some(Body::Raft(m)) => {
+            let entries = m.entries.iter().map(|e| e.data.len() as u64 + ENTRY_BYTES);
+            RAFT_MESSAGE_BYTES + m.context.len() as u64 + entries.sum::<u64>()
+        }
+        _ => frame.encoded_len() as u64,
+    }
+}
+
+/// Bytes that tell a frame from every other.
+pub fn fold_frame(frame: &Frame, out: &mut Vec<u8>) {
+    match &frame.body {
+        Some(Body::Raft(m)) => fold_raft_message(m, out),
+        _ => frame.encode(out).expect("a Vec grows"),
+    }
+}
+
+/// Every field, in fixed width: a third of an encoder's work.
+fn fold_raft_message(m: &RaftMessage, out: &mut Vec<u8>) {
+    let RaftMessage {
+        msg_type,
+        to,
+        from,
+        term,
+        log_term,
+        index,
+        entries,
+        commit,
+        commit_term,
+        reject,
+        reject_hint,
+        context,
+        request_snapshot,
+        priority,
+    } = m;
+    let numbers = [
+        u64::from(*msg_type) << 1 | u64::from(*reject),
+        *to,
+        *from,
+        *term,
+        *log_term,
+        *index,
+        *commit,
+        *commit_term,
+        *reject_hint,
+        *request_snapshot,
+        priority.cast_unsigned(),
+        entries.len() as u64,
+        context.len() as u64,
+    ];
+    numbers.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+    out.extend_from_slice(context);
+    for entry in entries {
+        let head = [u64::from(entry.entry_type), entry.term, entry.index, entry.data.len() as u64];
+        head.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+        out.extend_from_slice(&entry.data);
     }
 }
 

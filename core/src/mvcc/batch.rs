@@ -94,8 +94,10 @@ impl Batch {
         self.marks.is_empty() && self.ops.is_empty()
     }
 
-    pub fn op_count(&self) -> usize {
-        self.ops.len()
+    /// Rows and operations that wait.
+    pub fn len(&self) -> usize {
+        let rows_end = self.marks.back().map_or(self.rows_cut, |mark| mark.rows_end);
+        (rows_end - self.rows_cut) as usize + self.ops.len()
     }
 
     /// Whether an entry up to `persisted_index` is waiting.

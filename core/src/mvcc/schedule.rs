@@ -166,8 +166,7 @@ impl Store {
     fn is_batch_forced(&self) -> bool {
         self.schedule.immediate_always
             || self.batch.compactions_waiting > 0
-            || self.batch.op_count() + self.shared.state.read().pending.len()
-                >= self.schedule.options.batch_ops
+            || self.batch.len() >= self.schedule.options.batch_ops
     }
 
     fn cut_batch(&mut self, now: Instant, persisted_index: u64, immediate: bool) -> BackendJob {

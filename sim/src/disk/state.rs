@@ -28,6 +28,8 @@ pub struct State {
     seed: u64,
     node: u64,
     nodes: BTreeMap<Inode, Node>,
+    /// The file that was named last: a WAL writes and syncs one file for a long time.
+    named: Option<(String, Inode)>,
     next_inode: Inode,
     /// Files that redb holds open: how often, and by which path.
     open: BTreeMap<Inode, (u32, String)>,
@@ -70,6 +72,7 @@ impl State {
             seed,
             node,
             nodes: BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]),
+            named: None,
             next_inode: ROOT + 1,
             open: BTreeMap::new(),
             draws: Draws::new(seed, node, "disk", keep_draws),
@@ -149,6 +152,18 @@ impl State {
         }
     }
 
+    /// As `lookup_file`, remembered until a name changes its meaning.
+    fn named_file(&mut self, path: &str) -> Result<Inode, DiskError> {
+        if let Some((name, inode)) = &self.named
+            && name == path
+        {
+            return Ok(*inode);
+        }
+        let inode = self.lookup_file(path)?;
+        self.named = Some((path.to_owned(), inode));
+        Ok(inode)
+    }
+
     fn lookup_dir(&self, path: &str) -> Result<Inode, DiskError> {
         let inode = self.lookup(path).ok_or_else(|| failed(path, "no such directory"))?;
         match self.nodes.get(&inode) {
@@ -199,7 +214,7 @@ impl State {
                 self.file_mut(inode).set_len(stamp, len);
             }
             DiskAction::WriteAt { path, offset, data } => {
-                let inode = self.lookup_file(path)?;
+                let inode = self.named_file(path)?;
                 stamp += transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
                 self.count_write(data.len());
                 self.file_mut(inode).write(stamp, *offset, data);
@@ -209,12 +224,13 @@ impl State {
                 self.file_mut(inode).set_len(stamp, *len);
             }
             DiskAction::SyncData { path } => {
-                let inode = self.lookup_file(path)?;
+                let inode = self.named_file(path)?;
                 stamp = self.sync(stamp, inode);
             }
             DiskAction::Rename { from, to } => self.rename(stamp, from, to)?,
             DiskAction::SyncDir { path } => stamp = self.sync_dir(stamp, path)?,
             DiskAction::Remove { path } => {
+                self.named = None;
                 let (dir, name) = self.parent(path)?;
                 if self.dir(dir).lookup(name).is_some() {
                     self.dir(dir).remove(stamp, name);
@@ -265,6 +281,7 @@ impl State {
     }
 
     fn rename(&mut self, stamp: u64, from: &str, to: &str) -> Result<(), DiskError> {
+        self.named = None;
         let inode = self.lookup(from).ok_or_else(|| failed(from, "no such file"))?;
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
@@ -469,6 +486,7 @@ impl State {
 
     fn end_process(&mut self) {
         self.generation += 1;
+        self.named = None;
         self.open.clear();
     }
 

@@ -221,7 +221,7 @@ impl World {
         // After the disk has turned away from it: nothing that a drop writes gets through.
         n.process = Process::Down;
         n.inbox.clear();
-        n.out = Default::default();
+        *n.out = Default::default();
         (n.busy, n.paused, n.held, n.deadline_at) = (false, false, false, None);
         n.lane_free_at = [now; 3];
         n.lane_failed = [false; 3];

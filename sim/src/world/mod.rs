@@ -30,7 +30,7 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use detkv_core::api::{ReadReady, StreamId, WatchMessage};
-use detkv_core::event::{Lane, Ticket};
+use detkv_core::event::{Lane, Outputs, Ticket};
 use detkv_core::mvcc::JobDone;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::Frame;
@@ -233,6 +233,8 @@ pub struct World {
     probes: RunProbes,
     /// Reused for what is folded by its `Debug` text.
     text: String,
+    /// Stands in for a node's outputs while they are performed.
+    spare_outputs: Option<Box<Outputs>>,
     /// Reused for the entries that a burst appended.
     entry_ids: Vec<history::EntryId>,
 }
@@ -277,6 +279,7 @@ impl World {
             panics: Vec::new(),
             probes: RunProbes::install(config.seed, config.buggify),
             text: String::new(),
+            spare_outputs: None,
             entry_ids: Vec::new(),
             config,
         };

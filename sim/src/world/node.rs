@@ -50,7 +50,8 @@ pub struct Node {
     pub(super) inbox: VecDeque<(Input, u32)>,
     /// A burst is being worked on.
     pub(super) busy: bool,
-    pub(super) out: Outputs,
+    /// Boxed: it is taken out and put back for every burst.
+    pub(super) out: Box<Outputs>,
     /// True time of the deadline event that counts.
     pub(super) deadline_at: Option<u64>,
     /// When each lane has done what it was given: log, backend, snapshot.
@@ -92,7 +93,7 @@ impl Node {
             held: false,
             inbox: VecDeque::new(),
             busy: false,
-            out: Outputs::default(),
+            out: Box::default(),
             deadline_at: None,
             lane_free_at: [0; 3],
             lane_failed: [false; 3],

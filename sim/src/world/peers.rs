@@ -13,12 +13,11 @@ use detkv_core::MemberId;
 use detkv_core::event::Input;
 use detkv_core::pb::peer::Frame;
 use detkv_core::pb::peer::frame::Body;
-use prost::Message;
 
 use super::{Event, FrameLane, Packet, World};
 use crate::net::{Endpoint, Stray};
 use crate::trace::Kind;
-use crate::wire::OVERHEAD_BYTES;
+use crate::wire::{self, OVERHEAD_BYTES};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -131,7 +130,7 @@ impl World {
         let c = &self.peer_conns[conn as usize];
         let epoch = c.epoch;
         let State::Up { to_epoch } = c.state else { return };
-        let bytes = frame.encoded_len() as u64 + OVERHEAD_BYTES;
+        let bytes = wire::frame_bytes(&frame) + OVERHEAD_BYTES;
         let link = self.net.link(Endpoint::Node(node), Endpoint::Node(to));
         if self.net.get(link).queued(lane as usize) >= self.net.model().peer_queue_frames {
             let peer = self.node(to).id;
@@ -226,7 +225,7 @@ impl World {
         self.fold(Kind::Frame, id, |out| {
             out.push(lane as u8);
             out.extend_from_slice(&from.0.to_le_bytes());
-            frame.encode(out).expect("a Vec grows");
+            wire::fold_frame(&frame, out);
         });
         self.give(to, Input::Peer { from, frame }, bytes);
     }

@@ -22,7 +22,8 @@ fn lane_index(lane: Lane) -> usize {
 impl World {
     /// Performs every output of the burst that is done. The vectors are emptied and kept.
     pub(super) fn perform(&mut self, node: u32) {
-        let mut out = std::mem::take(&mut self.node_mut(node).out);
+        let spare = self.spare_outputs.take().unwrap_or_default();
+        let mut out = std::mem::replace(&mut self.node_mut(node).out, spare);
         let epoch = self.node(node).epoch;
         for line in out.log_lines.drain(..) {
             self.on_log_line(node, line);
@@ -52,7 +53,7 @@ impl World {
         }
         let halt = out.halt.take();
         if self.node(node).epoch == epoch {
-            self.node_mut(node).out = out;
+            self.spare_outputs = Some(std::mem::replace(&mut self.node_mut(node).out, out));
             if let Some(halt) = halt {
                 self.on_halt(node, halt);
             }
