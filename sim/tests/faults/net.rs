@@ -209,7 +209,7 @@ fn five_members_in_a_ring_hear_their_neighbours_only() {
 fn frames(fault: Option<Fault>) -> u64 {
     let faults = fault.into_iter().map(|fault| (ms(500), fault)).collect();
     let outcome = judged(config(9), 4 * SECOND, faults);
-    outcome.links.iter().map(|(_, _, link)| link.messages).sum()
+    outcome.counters.links.iter().map(|(_, _, link)| link.messages).sum()
 }
 
 fn all_links() -> (Vec<Target>, Vec<Target>, Direction, Vec<u32>) {
