@@ -212,11 +212,8 @@ fn checker_accepts_two_views_of_one_lost_put() {
     let lost = script.call(1, put("a", "1"));
     script.fail(lost, Failure::Unknown);
     script.take_effect(lost);
-    let keys_only = Request::Range(pb::RangeRequest {
-        key: bytes("a"),
-        keys_only: true,
-        ..Default::default()
-    });
+    let keys_only =
+        Request::Range(pb::RangeRequest { key: bytes("a"), keys_only: true, ..Default::default() });
     script.run_wrong(keys_only, without_values);
     script.run(2, get("a"));
     script.run(2, put("b", "2"));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use detkv_core::DiskAction;
-use detkv_sim::disk::{CrashModel, DiskModel, SECTOR, SimDisk};
+use detkv_sim::disk::{CrashModel, DiskModel, DiskOp, SECTOR, Scope, SimDisk, Trouble};
 use detkv_sim::rng::{stream, uniform};
 
 const FILE: &str = "d/f";
@@ -75,7 +75,7 @@ fn a_kill_keeps_what_was_written_and_a_power_loss_may_not() {
 #[test]
 fn a_write_happens_at_its_stamp_and_a_sync_counts_when_it_has_finished() {
     let model = DiskModel {
-        crash: CrashModel { keep_percent: 0, lose_percent: 100 },
+        crash: CrashModel { keep_percent: 0, lose_percent: 100, ..CrashModel::default() },
         ..DiskModel::default()
     };
     let lossy = |seed| SimDisk::new(seed, 1, model.clone(), false);
@@ -289,4 +289,117 @@ fn drawn_latencies_are_the_same_whatever_other_disks_do() {
     let again = disk(1);
     let b = perform(&again, 0, &[DiskAction::CreateDir { path: "d".to_owned() }, sync_dir("d")]);
     assert_eq!(a, b);
+}
+
+/// 4096 bytes of 1, synced; then 4096 bytes of 2 and a sync that meets `trouble`.
+fn troubled(seed: u64, trouble: Trouble) -> (SimDisk, u64, bool) {
+    let disk = disk(seed);
+    let at = with_file(&disk);
+    let at = perform(&disk, at, &[write(0, &[1; 4096]), sync()]);
+    let rule = disk.add_rule(Scope { ops: vec![DiskOp::Sync], ..Scope::default() }, trouble);
+    let at = perform(&disk, at, &[write(0, &[2; 4096])]);
+    let synced = disk.perform(at, at, &sync());
+    disk.remove_rule(rule);
+    (disk, synced.clone().unwrap_or(at) + 1, synced.is_ok())
+}
+
+#[test]
+fn a_sync_that_fails_clean_loses_its_writes_with_the_process_and_no_later_sync_says_so() {
+    let (disk, at, ok) = troubled(1, Trouble::SyncFailsClean);
+    assert!(!ok);
+    assert_eq!(content(&disk).expect("synced name"), [2; 4096], "the page cache has it");
+    let at = perform(&disk, at, &[sync(), write(4096, &[3; 512]), sync(), write(5000, b"x")]);
+    disk.kill(at);
+    let after = content(&disk).expect("synced name");
+    assert_eq!((&after[..4096], &after[4096..4608]), (&[1; 4096][..], &[3; 512][..]));
+    assert_eq!(after[5000], b'x', "what is dirty stays in the page cache");
+    disk.power_loss(at + 1);
+    let after = content(&disk).expect("synced name");
+    assert_eq!((&after[..4096], &after[4096..4608]), (&[1; 4096][..], &[3; 512][..]));
+}
+
+#[test]
+fn a_disk_that_lies_shows_it_at_a_power_loss_and_not_before() {
+    for seed in 0..20 {
+        let (disk, at, ok) = troubled(seed, Trouble::SyncLies);
+        assert!(ok);
+        disk.kill(at);
+        assert_eq!(content(&disk).expect("synced name"), [2; 4096]);
+        disk.power_loss(at + 1);
+        assert_eq!(content(&disk).expect("synced name"), [1; 4096]);
+    }
+}
+
+#[test]
+fn a_disk_that_tears_what_it_acknowledged_keeps_some_sectors() {
+    let mut kept = BTreeSet::new();
+    for seed in 0..50 {
+        let (disk, at, ok) = troubled(seed, Trouble::SyncTears);
+        assert!(ok);
+        disk.power_loss(at);
+        let after = content(&disk).expect("synced name");
+        assert!(after.chunks(SECTOR).all(|s| s == [1; SECTOR] || s == [2; SECTOR]));
+        kept.insert(after.chunks(SECTOR).filter(|sector| sector[0] == 2).count());
+    }
+    assert!(kept.len() > 4, "{kept:?}");
+}
+
+#[test]
+fn a_misdirected_write_is_missing_in_one_place_and_in_the_way_in_another() {
+    for seed in 0..20 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let at = perform(&disk, at, &[write(0, &[1; 4096]), sync()]);
+        let ops = vec![DiskOp::Write];
+        disk.add_rule(Scope { ops, times: Some(1), ..Scope::default() }, Trouble::Misdirected);
+        let at = perform(&disk, at, &[write(512, &[2; 512]), sync(), write(0, &[3; 512]), sync()]);
+        assert_eq!(content(&disk).expect("synced name")[512..1024], [2; 512]);
+        disk.power_loss(at);
+        let after = content(&disk).expect("synced name");
+        let has = |n: u8| after.chunks(SECTOR).filter(|s| *s == [n; SECTOR]).count();
+        assert_eq!(after[512..1024], [1; 512], "seed {seed}");
+        assert!(has(2) == 1 || (has(2) == 0 && after[..512] == [3; 512]), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_write_may_be_torn_in_pieces_of_four_kilobytes() {
+    let crash = CrashModel { keep_percent: 0, lose_percent: 0, tear_bytes: 4096 };
+    let model = DiskModel { crash, ..DiskModel::default() };
+    let mut kinds = BTreeSet::new();
+    for seed in 0..30 {
+        let disk = SimDisk::new(seed, 1, model.clone(), false);
+        let at = with_file(&disk);
+        let at = perform(&disk, at, &[write(0, &[1; 16384]), sync(), write(0, &[2; 16384])]);
+        disk.power_loss(at);
+        let after = content(&disk).expect("synced name");
+        for page in after.chunks(4096) {
+            assert!(page == [1; 4096] || page == [2; 4096], "a page is whole");
+        }
+        kinds.insert(after.chunks(4096).filter(|page| page[0] == 2).count());
+    }
+    assert!(kinds.len() > 2, "{kinds:?}");
+}
+
+#[test]
+fn rot_shows_once_the_process_has_ended_and_goes_where_it_is_overwritten() {
+    let differs = |disk: &SimDisk, than: &[u8]| {
+        let now = content(disk).expect("synced name");
+        now.iter().zip(than).filter(|(a, b)| a != b).count()
+    };
+    let disk = disk(1);
+    let at = with_file(&disk);
+    let at = perform(&disk, at, &[write(0, &[1; 4096]), sync()]);
+    assert_eq!(disk.rot(7, "f", 3, false).len(), 3);
+    assert_eq!(differs(&disk, &[1; 4096]), 0, "the page cache is whole");
+    disk.kill(at);
+    assert!((1..=3).contains(&differs(&disk, &[1; 4096])));
+    disk.unrot(7);
+    assert_eq!(differs(&disk, &[1; 4096]), 0, "restored");
+    disk.rot(8, "", 3, true);
+    assert!(differs(&disk, &[1; 4096]) > 0);
+    perform(&disk, at, &[write(0, &[2; 4096])]);
+    disk.unrot(8);
+    assert_eq!(differs(&disk, &[2; 4096]), 0, "nothing to restore");
+    assert!(disk.rot(9, "no such file", 1, true).is_empty());
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use std::time::Duration;
 
+use super::episodes::{Episodes, Periods};
 use crate::empirical::{Clustering, Empirical};
 use crate::prometheus::{Histogram, ParseError};
 use crate::rng::{Distribution, Draws};
@@ -32,6 +33,9 @@ pub struct DiskModel {
     /// Reading at recovery, when the page cache is cold.
     pub read_bytes_per_sec: u64,
     pub crash: CrashModel,
+    /// Good and bad periods; `None`: always good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub episodes: Option<Episodes>,
 }
 
 /// What a power loss does to one un-synced write; the rest of the draws tear it per sector.
@@ -40,11 +44,13 @@ pub struct DiskModel {
 pub struct CrashModel {
     pub keep_percent: u32,
     pub lose_percent: u32,
+    /// A torn write is kept or lost in pieces of so many bytes: 512 or 4096.
+    pub tear_bytes: u64,
 }
 
 impl Default for CrashModel {
     fn default() -> Self {
-        Self { keep_percent: 30, lose_percent: 40 }
+        Self { keep_percent: 30, lose_percent: 40, tear_bytes: 512 }
     }
 }
 
@@ -64,6 +70,7 @@ impl Default for DiskModel {
             memory_bytes_per_sec: 4_000_000_000,
             read_bytes_per_sec: 1_000_000_000,
             crash: CrashModel::default(),
+            episodes: None,
         }
     }
 }
@@ -96,11 +103,14 @@ pub struct Device {
     free_at: Vec<u64>,
     /// Episodes in which no sync completes: (from, until).
     stalls: Vec<(u64, u64)>,
+    periods: Option<Periods>,
 }
 
 impl Device {
-    pub fn new(parallelism: u32) -> Self {
-        Self { free_at: vec![0; parallelism.max(1) as usize], stalls: Vec::new() }
+    pub fn new(seed: u64, node: u64, model: &DiskModel) -> Self {
+        let free_at = vec![0; model.parallelism.max(1) as usize];
+        let periods = model.episodes.map(|episodes| Periods::new(seed, node, episodes));
+        Self { free_at, stalls: Vec::new(), periods }
     }
 
     pub fn stall(&mut self, from: u64, until: u64) {
@@ -134,15 +144,23 @@ impl Device {
         let channel = self.free_at.iter_mut().min().expect("a device has at least one channel");
         let mut start = at.max(*channel);
         // One stall may end inside the next.
-        while let Some((_, until)) =
-            self.stalls.iter().find(|(from, until)| *from <= start && start < *until)
-        {
-            start = *until;
+        while let Some(until) = stalled_until(&self.stalls, self.periods.as_mut(), start) {
+            start = until;
         }
         let transfer = model.bytes_per_sec.map_or(0, |rate| transfer_ns(bytes, rate));
-        *channel = start + draws.latency(&model.sync) + transfer;
+        let slower = self.periods.as_mut().map_or(1, |periods| {
+            periods.bad_at(start).map_or(1, |_| u64::from(periods.model().slower.max(1)))
+        });
+        *channel = start + (draws.latency(&model.sync) + transfer) * slower;
         *channel
     }
+}
+
+/// When a stall that lasts at `start` is over.
+fn stalled_until(stalls: &[(u64, u64)], periods: Option<&mut Periods>, start: u64) -> Option<u64> {
+    let stall = stalls.iter().find(|(from, until)| *from <= start && start < *until).copied();
+    let episode = || periods.filter(|p| p.model().stall).and_then(|p| p.bad_at(start));
+    stall.or_else(episode).map(|(_, until)| until)
 }
 
 /// Time to move so many bytes, rounded up.
@@ -162,7 +180,7 @@ mod tests {
             parallelism,
             ..DiskModel::default()
         };
-        (Device::new(parallelism), model, Draws::new(1, 1, "disk", false))
+        (Device::new(1, 1, &model), model, Draws::new(1, 1, "disk", false))
     }
 
     #[test]
@@ -188,5 +206,25 @@ mod tests {
         let mut sync = |at| device.sync(at, Some(0), &model, &mut draws);
         assert_eq!(sync(1_950), 2_050, "already under way when the stall begins");
         assert_eq!(sync(2_500), 9_100);
+    }
+
+    #[test]
+    fn syncs_of_a_bad_period_stall_or_take_longer_and_no_other_draw_moves() {
+        let (good, bad) = (Duration::from_millis(100), Duration::from_millis(100));
+        let times = |episodes: Option<Episodes>| -> Vec<u64> {
+            let model = DiskModel { episodes, parallelism: 1, ..DiskModel::default() };
+            let mut device = Device::new(7, 1, &model);
+            let mut draws = Draws::new(7, 1, "disk", false);
+            let at = |n: u64| n * 20_000_000;
+            (0..200).map(|n| device.sync(at(n), Some(0), &model, &mut draws) - at(n)).collect()
+        };
+        let plain = times(None);
+        let slower = times(Some(Episodes { good, bad, stall: false, slower: 7 }));
+        let pairs = || plain.iter().zip(&slower);
+        assert!(pairs().all(|(a, b)| b == a || *b == a * 7), "the same draws");
+        assert!((50..150).contains(&pairs().filter(|(a, b)| a == b).count()));
+        let stalled = times(Some(Episodes { good, bad, stall: true, slower: 1 }));
+        let late = stalled.iter().filter(|ns| **ns > 10_000_000).count();
+        assert!((40..160).contains(&late), "{late}");
     }
 }

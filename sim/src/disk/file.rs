@@ -10,14 +10,16 @@
 //! power    : per sector, the durable bytes or its content after one of the entries
 //!            (a later write kept implies the earlier ones in the same sector)
 //! ```
+//! An entry that a fault has given a [`Fate`] stays in the journal, durable or not, and so does what follows it:
+//! what the disk really holds shows when the machine loses power.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use rand_core::Rng;
 
 use super::sparse::Sparse;
-use super::{CrashModel, CrashReport, SECTOR};
-use crate::rng::{chance, uniform};
+use super::write_back::{How, Redo, write_back};
+use super::{CrashModel, CrashReport};
 
 /// A change that no finished sync covers yet, with what undoes it.
 #[derive(Debug)]
@@ -34,12 +36,30 @@ struct Entry {
     stamp: u64,
     old_len: u64,
     change: Change,
+    fate: Option<Fate>,
 }
 
-/// A change taken out of the journal together with the bytes it wrote.
-enum Redo {
-    Write { offset: u64, data: Vec<u8> },
-    SetLen { len: u64 },
+/// What the disk really makes of a change, whatever it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Its sync failed and left the pages clean: nobody will write them. They go with the page cache, at the end of
+    /// the process.
+    Dropped,
+    /// Its sync said that it was done, and it was not.
+    Lost,
+    /// Of each write some sectors only.
+    Torn,
+    /// It went to another place of the file.
+    At(u64),
+}
+
+/// A flipped bit. A process that runs reads its page cache: it shows once the process has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rot {
+    fault: u64,
+    offset: u64,
+    bit: u8,
+    shows: bool,
 }
 
 #[derive(Default, Debug)]
@@ -57,6 +77,11 @@ pub struct File {
     dirty_bytes: u64,
     /// The length changed since the last sync was issued.
     dirty_len: bool,
+    /// Entries that finished syncs cover, counted from the file's first. More than `dropped` only behind a fate.
+    durable: u64,
+    /// Entries with a fate in the journal.
+    fated: usize,
+    rot: Vec<Rot>,
 }
 
 impl File {
@@ -83,6 +108,8 @@ impl File {
         self.dirty_bytes += data.len() as u64;
         self.dirty_len |= offset + data.len() as u64 > self.live.len();
         self.put(offset, data);
+        // What is written anew is no longer rotten.
+        self.rot.retain(|rot| rot.offset < offset || rot.offset >= offset + data.len() as u64);
     }
 
     fn put(&mut self, offset: u64, data: &[u8]) {
@@ -99,6 +126,7 @@ impl File {
         self.dirty_len = true;
         self.live.set_len(len);
         self.zero_from = self.zero_from.min(len);
+        self.rot.retain(|rot| rot.offset < len);
     }
 
     /// What is not a hole from `from` on.
@@ -122,7 +150,7 @@ impl File {
     fn push(&mut self, stamp: u64, change: Change) {
         let last = self.journal.back().map_or(0, |entry| entry.stamp);
         assert!(stamp >= last, "changes of one file happen in the order in which they are made");
-        self.journal.push_back(Entry { stamp, old_len: self.live.len(), change });
+        self.journal.push_back(Entry { stamp, old_len: self.live.len(), change, fate: None });
     }
 
     /// Bytes a sync issued now has to write, or `None` when there is nothing to make durable.
@@ -137,26 +165,113 @@ impl File {
         (self.dirty_bytes, self.dirty_len) = (0, false);
     }
 
+    /// A sync fails now and leaves the pages clean: what it was to write is lost, and later syncs say nothing of it.
+    pub fn fail_sync_clean(&mut self) {
+        self.give_fate_to_unsynced(Fate::Dropped);
+        (self.dirty_bytes, self.dirty_len) = (0, false);
+    }
+
+    /// What the sync that is issued now covers meets this fate.
+    pub fn give_fate_to_unsynced(&mut self, fate: Fate) {
+        let covered = self.syncs.back().map_or(self.durable, |(covered, _)| *covered);
+        let from = covered.saturating_sub(self.dropped) as usize;
+        for entry in self.journal.iter_mut().skip(from) {
+            if entry.fate.is_none() && matches!(entry.change, Change::Write { .. }) {
+                entry.fate = Some(fate);
+                self.fated += 1;
+            }
+        }
+    }
+
+    /// The write that was made last goes to another place.
+    pub fn misdirect_last(&mut self, to: u64) {
+        if let Some(entry) = self.journal.back_mut()
+            && entry.fate.is_none()
+        {
+            entry.fate = Some(Fate::At(to));
+            self.fated += 1;
+        }
+    }
+
     /// Forgets how to undo what finished syncs cover. `now` is the kernel's time: nothing before it can crash any more.
     pub fn settle(&mut self, now: u64) {
         while let Some((covered, end)) = self.syncs.front().copied()
             && end <= now
         {
-            self.journal.drain(..(covered - self.dropped) as usize);
-            self.dropped = covered;
+            self.durable = covered;
+            let forget = if self.fated == 0 {
+                (covered - self.dropped) as usize
+            } else {
+                let has_fate = |entry: &Entry| entry.fate.is_some();
+                let first = self.journal.iter().position(has_fate).unwrap_or(self.journal.len());
+                first.min(covered.saturating_sub(self.dropped) as usize)
+            };
+            self.journal.drain(..forget);
+            self.dropped += forget as u64;
             self.syncs.pop_front();
         }
     }
 
     /// The process ends at `at`: what it had not done yet is taken back, the page cache stays.
     pub fn kill(&mut self, at: u64) {
+        self.end_process(at);
+        self.show_rot();
+    }
+
+    fn end_process(&mut self, at: u64) {
         self.settle(at);
         self.syncs.clear();
         while self.journal.back().is_some_and(|entry| entry.stamp > at) {
             self.undo_last();
         }
+        if self.journal.iter().any(|entry| entry.fate == Some(Fate::Dropped)) {
+            self.drop_clean_pages();
+        }
         self.dirty_len = !self.journal.is_empty();
         self.dirty_bytes = self.journal.iter().map(Entry::bytes).sum();
+    }
+
+    /// Takes back the writes that nobody will make durable; everything else stays.
+    ///
+    /// The length is metadata, which another sync has made durable: where a write is lost there are the bytes of
+    /// before, or zeros.
+    fn drop_clean_pages(&mut self) {
+        let durable = self.durable;
+        for (redo, entry_fate, stamp, number) in self.take_journal() {
+            let is_durable = number < durable;
+            match redo {
+                Redo::Write { offset, data } if entry_fate == Some(Fate::Dropped) => {
+                    self.live.set_len(self.live.len().max(offset + data.len() as u64));
+                }
+                Redo::Write { offset, data } if is_durable && entry_fate.is_none() => {
+                    self.put(offset, &data);
+                }
+                Redo::Write { offset, data } => {
+                    self.write(stamp, offset, &data);
+                    self.journal.back_mut().expect("written just now").fate = entry_fate;
+                    self.fated += usize::from(entry_fate.is_some());
+                }
+                Redo::SetLen { len } if is_durable => {
+                    self.live.set_len(len);
+                    self.zero_from = self.zero_from.min(len);
+                }
+                Redo::SetLen { len } => self.set_len(stamp, len),
+            }
+        }
+        self.durable = self.dropped;
+    }
+
+    /// Undoes the whole journal; returns what it did, in order, with fate, stamp and number.
+    fn take_journal(&mut self) -> Vec<(Redo, Option<Fate>, u64, u64)> {
+        let mut taken = Vec::with_capacity(self.journal.len());
+        while let Some(last) = self.journal.back() {
+            let number = self.dropped + self.journal.len() as u64 - 1;
+            let (fate, stamp) = (last.fate, last.stamp);
+            let redo = self.undo_last().expect("the journal has a last entry");
+            taken.push((redo, fate, stamp, number));
+        }
+        taken.reverse();
+        taken
     }
 
     /// The machine loses power at `at`.
@@ -167,18 +282,59 @@ impl File {
         rng: &mut impl Rng,
         report: &mut CrashReport,
     ) {
-        self.kill(at);
-        let mut redo = Vec::with_capacity(self.journal.len());
-        while let Some(change) = self.undo_last() {
-            redo.push(change);
-        }
-        redo.reverse();
-        self.write_back(&redo, model, rng, report);
+        self.end_process(at);
+        let durable = self.durable;
+        let changes: Vec<(Redo, How)> = self
+            .take_journal()
+            .into_iter()
+            .map(|(redo, fate, _, number)| (redo, How::new(fate, number < durable)))
+            .collect();
+        let written = write_back(&mut self.live, &changes, model, rng, report);
+        self.zero_from = self.zero_from.max(written);
         (self.dirty_bytes, self.dirty_len) = (0, false);
+        self.durable = self.dropped;
+        self.show_rot();
+    }
+
+    /// Flips a bit of what was written. The write before must not be under way.
+    pub fn flip(&mut self, fault: u64, offset: u64, bit: u8) {
+        self.rot.push(Rot { fault, offset, bit, shows: false });
+    }
+
+    /// Bytes that were ever written: after them there are zeros only.
+    pub fn written(&self) -> u64 {
+        self.zero_from.min(self.live.len())
+    }
+
+    /// Flips back the bits of a fault that were not overwritten since.
+    pub fn flip_back(&mut self, fault: u64) {
+        let (gone, left) = self.rot.drain(..).partition::<Vec<_>, _>(|rot| rot.fault == fault);
+        self.rot = left;
+        gone.into_iter().filter(|rot| rot.shows).for_each(|rot| self.turn(rot));
+    }
+
+    /// No process has the file in its page cache any more.
+    pub fn show_rot(&mut self) {
+        for i in 0..self.rot.len() {
+            if !self.rot[i].shows {
+                self.rot[i].shows = true;
+                self.turn(self.rot[i]);
+            }
+        }
+    }
+
+    fn turn(&mut self, rot: Rot) {
+        if rot.offset >= self.live.len() {
+            return;
+        }
+        let mut byte = [0];
+        self.live.read(rot.offset, &mut byte);
+        self.live.write(rot.offset, &[byte[0] ^ (1 << rot.bit)]);
     }
 
     fn undo_last(&mut self) -> Option<Redo> {
-        let Entry { old_len, change, .. } = self.journal.pop_back()?;
+        let Entry { old_len, change, fate, .. } = self.journal.pop_back()?;
+        self.fated -= usize::from(fate.is_some());
         let redo = match change {
             Change::Write { offset, len, old } => {
                 let mut data = vec![0; len];
@@ -201,115 +357,6 @@ impl File {
         };
         Some(redo)
     }
-
-    /// `live` holds the durable bytes. Applies to it what the page cache had flushed of `changes`.
-    fn write_back(
-        &mut self,
-        changes: &[Redo],
-        model: &CrashModel,
-        rng: &mut impl Rng,
-        report: &mut CrashReport,
-    ) {
-        if changes.is_empty() {
-            return;
-        }
-        // The length is metadata: after the crash it is what it was after some prefix of the changes.
-        let lengths_kept = uniform(rng, 0, changes.len() as u64) as usize;
-        let mut len_after = self.live.len();
-        let mut len_final = len_after;
-        let mut cache = PageCache { sectors: BTreeMap::new(), zero_from: u64::MAX };
-        for (i, change) in changes.iter().enumerate() {
-            match change {
-                Redo::Write { offset, data } => {
-                    self.flush_write(*offset, data, &mut cache, model, rng, report);
-                    len_after = len_after.max(offset + data.len() as u64);
-                }
-                Redo::SetLen { len } => {
-                    if *len < len_after {
-                        cache.cut(*len);
-                        if i < lengths_kept {
-                            self.live.zero(*len, (self.live.len().saturating_sub(*len)) as usize);
-                        }
-                    }
-                    len_after = *len;
-                }
-            }
-            if i < lengths_kept {
-                len_final = len_after;
-            }
-        }
-        self.live.set_len(len_final);
-    }
-
-    fn flush_write(
-        &mut self,
-        offset: u64,
-        data: &[u8],
-        cache: &mut PageCache,
-        model: &CrashModel,
-        rng: &mut impl Rng,
-        report: &mut CrashReport,
-    ) {
-        let draw = uniform(rng, 0, 99) as u32;
-        let torn = draw >= model.keep_percent + model.lose_percent;
-        let keep_all = draw < model.keep_percent;
-        let (mut kept, mut lost) = (0, 0);
-        let sector_bytes = SECTOR as u64;
-        let mut at = offset;
-        let mut rest = data;
-        while !rest.is_empty() {
-            let (sector, from) = (at / sector_bytes, (at % sector_bytes) as usize);
-            let n = (SECTOR - from).min(rest.len());
-            let content = cache.sector(sector, &self.live);
-            content[from..from + n].copy_from_slice(&rest[..n]);
-            if keep_all || (torn && chance(rng, 500_000)) {
-                self.live.write(sector * sector_bytes, content);
-                self.zero_from = self.zero_from.max((sector + 1) * sector_bytes);
-                kept += 1;
-            } else {
-                lost += 1;
-            }
-            at += n as u64;
-            rest = &rest[n..];
-        }
-        match (kept, lost) {
-            (_, 0) => report.kept += 1,
-            (0, _) => report.lost += 1,
-            _ => report.torn += 1,
-        }
-    }
-}
-
-/// What the page cache held, change by change, while the disk was left behind.
-struct PageCache {
-    sectors: BTreeMap<u64, [u8; SECTOR]>,
-    /// Everything from here on was cut off at some point: a sector seen first later reads as zeros there.
-    zero_from: u64,
-}
-
-impl PageCache {
-    fn sector(&mut self, sector: u64, disk: &Sparse) -> &mut [u8; SECTOR] {
-        let zero_from = self.zero_from;
-        self.sectors.entry(sector).or_insert_with(|| {
-            let mut content = [0; SECTOR];
-            disk.read(sector * SECTOR as u64, &mut content);
-            zero_past(&mut content, sector, zero_from);
-            content
-        })
-    }
-
-    fn cut(&mut self, len: u64) {
-        self.zero_from = self.zero_from.min(len);
-        for (sector, content) in self.sectors.range_mut(len / SECTOR as u64..) {
-            zero_past(content, *sector, len);
-        }
-    }
-}
-
-/// Zeros the part of a sector that lies at `from` (a place in the file) or later.
-fn zero_past(content: &mut [u8; SECTOR], sector: u64, from: u64) {
-    let start = from.saturating_sub(sector * SECTOR as u64).min(SECTOR as u64);
-    content[start as usize..].fill(0);
 }
 
 impl Entry {

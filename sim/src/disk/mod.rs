@@ -7,8 +7,10 @@
 //! |---|---|
 //! | `sparse` | bytes with holes |
 //! | `file` | un-synced writes of one file: undo, power loss per sector |
+//! | `write_back` | what of it a power loss keeps, loses or tears |
 //! | `dir` | un-synced names of one directory |
 //! | `device` | the model: latency of syncs, queue, stalls |
+//! | `episodes` | good and bad periods of the device |
 //! | `rules` | what is to fail |
 //! | `backend` | a file as redb's storage |
 //!
@@ -17,7 +19,8 @@
 //! | | kill | power loss |
 //! |---|---|---|
 //! | write, length, covered by a finished sync of the file | yes | yes |
-//! | write, not covered | yes | per 512-byte sector: not, or as after one of the writes to it |
+//! | write, not covered | yes | per sector (512 bytes, or 4096 as the model says): not, or as after one of the writes to it |
+//! | write, covered by a sync that failed | no: the length yes, the bytes as before | the same |
 //! | length, not covered | yes | as after some prefix of the changes |
 //! | name, covered by a finished sync of its directory | yes | yes |
 //! | names, not covered | yes | a prefix of the changes of each directory |
@@ -25,10 +28,12 @@
 mod backend;
 mod device;
 mod dir;
+mod episodes;
 mod file;
 mod rules;
 mod sparse;
 mod state;
+mod write_back;
 
 use std::sync::Arc;
 
@@ -38,6 +43,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 pub use device::{CrashModel, DiskModel, transfer_ns};
+pub use episodes::Episodes;
 pub use rules::{DiskLane, DiskOp, RuleId, Scope, Trouble, path_matches};
 use state::State;
 
@@ -55,6 +61,17 @@ pub struct CrashReport {
     pub torn: u64,
     /// Changes of directories that were lost.
     pub names_lost: u64,
+}
+
+impl CrashReport {
+    /// One un-synced write of which so many sectors were kept and lost.
+    fn count(&mut self, (kept, lost): (u64, u64)) {
+        match (kept, lost) {
+            (_, 0) => self.kept += 1,
+            (0, _) => self.lost += 1,
+            _ => self.torn += 1,
+        }
+    }
 }
 
 /// What a disk did since the run began.
@@ -141,6 +158,17 @@ impl SimDisk {
 
     pub fn remove_rule(&self, rule: RuleId) {
         self.state.lock().rules.remove(rule);
+    }
+
+    /// Flips drawn bits of what the files that fit `path` hold: `at_once`, or when the process that runs has ended,
+    /// since it reads its page cache. Returns where, or nothing when no such file holds anything.
+    pub fn rot(&self, fault: u64, path: &str, bits: u32, at_once: bool) -> Vec<(String, u64)> {
+        self.state.lock().rot(fault, path, bits, at_once)
+    }
+
+    /// Flips back what of it was not overwritten since.
+    pub fn unrot(&self, fault: u64) {
+        self.state.lock().unrot(fault);
     }
 
     pub fn counters(&self) -> DiskCounters {

@@ -104,13 +104,26 @@ pub enum Trouble {
     NoSpace,
     /// EIO. Nothing is done; what was dirty stays dirty.
     Io,
+    /// A sync fails with EIO and leaves the pages clean: what it was to write goes with the page cache.
+    SyncFailsClean,
+    /// A sync says that it is done and writes nothing: it shows when the machine loses power.
+    SyncLies,
+    /// A sync says that it is done and of each write has written some sectors only.
+    SyncTears,
+    /// A write goes to another place of the same file; the page cache has it where it belongs.
+    Misdirected,
 }
 
 impl Trouble {
+    /// The operation fails.
+    pub(super) fn is_error(self) -> bool {
+        matches!(self, Trouble::NoSpace | Trouble::Io | Trouble::SyncFailsClean)
+    }
+
     pub(super) fn what(self) -> &'static str {
         match self {
             Trouble::NoSpace => "no space left on device",
-            Trouble::Io => "input/output error",
+            _ => "input/output error",
         }
     }
 }

@@ -1,15 +1,17 @@
 //! All files and directories of one disk, and the operations on them.
 
+mod lent;
+mod rot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use bytes::Bytes;
 use detkv_core::DiskAction;
 use rand_chacha::ChaCha8Rng;
 
 use super::device::{Device, DiskModel, transfer_ns};
 use super::dir::{Dir, Inode};
-use super::file::File;
+use super::file::{Fate, File};
 use super::rules::{DiskOp, Rules, Trouble};
 use super::{CrashReport, DiskCounters, DiskError, SECTOR};
 use crate::rng::{Draws, stream, uniform};
@@ -52,14 +54,6 @@ fn failed(path: &str, what: &'static str) -> DiskError {
     DiskError { path: path.to_owned(), what }
 }
 
-fn io_error(path: &str, trouble: Trouble) -> io::Error {
-    let kind = match trouble {
-        Trouble::NoSpace => io::ErrorKind::StorageFull,
-        Trouble::Io => io::ErrorKind::Other,
-    };
-    io::Error::new(kind, failed(path, trouble.what()))
-}
-
 fn components(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty() && *part != ".")
 }
@@ -67,7 +61,7 @@ fn components(path: &str) -> impl Iterator<Item = &str> {
 impl State {
     pub fn new(seed: u64, node: u64, model: DiskModel, keep_draws: bool) -> Self {
         Self {
-            device: Device::new(model.parallelism),
+            device: Device::new(seed, node, &model),
             model,
             seed,
             node,
@@ -195,11 +189,16 @@ impl State {
         self.now = now;
         let mut stamp = at + self.model.call.as_nanos() as u64;
         let (op, path) = DiskOp::of(action);
-        if let Some(trouble) = self.rules.strike(op, path, false) {
-            if let (Trouble::NoSpace, DiskAction::WriteAt { offset, data, .. }) = (trouble, action)
-                && let Ok(inode) = self.lookup_file(path)
-            {
-                self.write_what_fits(stamp, inode, *offset, data);
+        let trouble = self.rules.strike(op, path, false);
+        if let Some(trouble) = trouble.filter(|trouble| trouble.is_error()) {
+            if let Ok(inode) = self.lookup_file(path) {
+                match (trouble, action) {
+                    (Trouble::NoSpace, DiskAction::WriteAt { offset, data, .. }) => {
+                        self.write_what_fits(stamp, inode, *offset, data);
+                    }
+                    (Trouble::SyncFailsClean, _) => self.file_mut(inode).fail_sync_clean(),
+                    _ => {}
+                }
             }
             return Err(failed(path, trouble.what()));
         }
@@ -218,6 +217,7 @@ impl State {
                 stamp += transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
                 self.count_write(data.len());
                 self.file_mut(inode).write(stamp, *offset, data);
+                self.misdirect(trouble, inode, *offset, data.len());
             }
             DiskAction::Truncate { path, len } => {
                 let inode = self.lookup_file(path)?;
@@ -225,6 +225,7 @@ impl State {
             }
             DiskAction::SyncData { path } => {
                 let inode = self.named_file(path)?;
+                self.lie(trouble, inode);
                 stamp = self.sync(stamp, inode);
             }
             DiskAction::Rename { from, to } => self.rename(stamp, from, to)?,
@@ -327,131 +328,28 @@ impl State {
         self.counters.sync_ns += ns;
     }
 
-    // -- through `Files`
+    // -- lies
 
-    pub fn list(&mut self, dir: &str) -> Vec<String> {
-        self.cursor += self.model.call.as_nanos() as u64;
-        let Ok(inode) = self.lookup_dir(dir) else {
-            return Vec::new();
+    /// What befalls a sync that is about to be issued, although it will say that all went well.
+    fn lie(&mut self, trouble: Option<Trouble>, inode: Inode) {
+        let fate = match trouble {
+            Some(Trouble::SyncLies) => Fate::Lost,
+            Some(Trouble::SyncTears) => Fate::Torn,
+            _ => return,
         };
-        let Some(Node::Dir(dir)) = self.nodes.get(&inode) else {
-            return Vec::new();
-        };
-        dir.entries()
-            .filter(|(_, inode)| matches!(self.nodes[inode], Node::File(_)))
-            .map(|(name, _)| name.to_owned())
-            .collect()
+        self.file_mut(inode).give_fate_to_unsynced(fate);
     }
 
-    pub fn len(&mut self, path: &str) -> Option<u64> {
-        self.cursor += self.model.call.as_nanos() as u64;
-        self.lookup_file(path).ok().map(|inode| self.file(inode).len())
-    }
-
-    pub fn read(&mut self, path: &str, offset: u64, len: usize) -> io::Result<Bytes> {
-        let inode = self
-            .lookup_file(path)
-            .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error.to_string()))?;
-        self.hold_against_rules(DiskOp::Read, path, false)?;
-        let left = self.file(inode).len().saturating_sub(offset);
-        let mut out = vec![0; (len as u64).min(left) as usize];
-        self.file(inode).read(offset, &mut out);
-        self.charge_read(out.len(), self.model.read_bytes_per_sec);
-        Ok(out.into())
-    }
-
-    fn hold_against_rules(&mut self, op: DiskOp, path: &str, by_redb: bool) -> io::Result<()> {
-        self.rules.strike(op, path, by_redb).map_or(Ok(()), |trouble| Err(io_error(path, trouble)))
-    }
-
-    /// The same for an operation of redb's.
-    fn hold_open_file_against_rules(&mut self, op: DiskOp, inode: Inode) -> io::Result<()> {
-        if self.rules.is_empty() {
-            return Ok(());
+    /// Sends the write that was just made to another sector that is in use.
+    fn misdirect(&mut self, trouble: Option<Trouble>, inode: Inode, offset: u64, len: usize) {
+        let sector = SECTOR as u64;
+        let sectors = (self.file(inode).written().saturating_sub(len as u64)) / sector;
+        if trouble != Some(Trouble::Misdirected) || sectors == 0 {
+            return;
         }
-        let path = self.open_path(inode);
-        self.hold_against_rules(op, &path, true)
-    }
-
-    fn open_path(&self, inode: Inode) -> String {
-        self.open.get(&inode).map_or_else(String::new, |(_, path)| path.clone())
-    }
-
-    /// Opens or creates a file for redb.
-    pub fn open(&mut self, path: &str) -> io::Result<Inode> {
-        let inode = match self.lookup_file(path) {
-            Ok(inode) => inode,
-            Err(_) => {
-                let stamp = self.call();
-                self.hold_against_rules(DiskOp::Create, path, true)?;
-                self.create(stamp, path).map_err(|error| io::Error::other(error.to_string()))?
-            }
-        };
-        self.open.entry(inode).or_insert_with(|| (0, path.to_owned())).0 += 1;
-        Ok(inode)
-    }
-
-    pub fn close(&mut self, inode: Inode) {
-        if let Some((count, _)) = self.open.get_mut(&inode) {
-            *count -= 1;
-            if *count == 0 {
-                self.open.remove(&inode);
-            }
-        }
-    }
-
-    /// Moves the cursor past one system call.
-    fn call(&mut self) -> u64 {
-        self.cursor += self.model.call.as_nanos() as u64;
-        self.cursor
-    }
-
-    fn charge_read(&mut self, bytes: usize, bytes_per_sec: u64) {
-        self.counters.reads += 1;
-        self.counters.read_bytes += bytes as u64;
-        self.call();
-        self.cursor += transfer_ns(bytes as u64, bytes_per_sec);
-    }
-
-    pub fn backend_read(&mut self, inode: Inode, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let file = self.file(inode);
-        if offset + out.len() as u64 > file.len() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "read past the end"));
-        }
-        self.hold_open_file_against_rules(DiskOp::Read, inode)?;
-        let file = self.file(inode);
-        file.read(offset, out);
-        self.charge_read(out.len(), self.model.memory_bytes_per_sec);
-        Ok(())
-    }
-
-    pub fn backend_write(&mut self, inode: Inode, offset: u64, data: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.hold_open_file_against_rules(DiskOp::Write, inode) {
-            if error.kind() == io::ErrorKind::StorageFull {
-                let stamp = self.call();
-                self.write_what_fits(stamp, inode, offset, data);
-            }
-            return Err(error);
-        }
-        self.count_write(data.len());
-        let stamp = self.call() + transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
-        self.cursor = stamp;
-        self.file_mut(inode).write(stamp, offset, data);
-        Ok(())
-    }
-
-    pub fn backend_set_len(&mut self, inode: Inode, len: u64) -> io::Result<()> {
-        self.hold_open_file_against_rules(DiskOp::Grow, inode)?;
-        let stamp = self.call();
-        self.file_mut(inode).set_len(stamp, len);
-        Ok(())
-    }
-
-    pub fn backend_sync(&mut self, inode: Inode) -> io::Result<()> {
-        self.hold_open_file_against_rules(DiskOp::Sync, inode)?;
-        let at = self.call();
-        self.cursor = self.sync(at, inode);
-        Ok(())
+        let to = uniform(&mut self.trouble_rng, 0, sectors - 1) * sector + offset % sector;
+        let to = if to == offset { to + sector } else { to };
+        self.file_mut(inode).misdirect_last(to);
     }
 
     // -- crashes

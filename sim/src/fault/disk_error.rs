@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_rule::{self, AFTER, LANE, LASTS, PATH};
+use super::disk_rule::{self, AFTER, LANE, LASTS, PATH, TIMES};
 use super::kind::at_least_one;
 use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::disk::{DiskLane, DiskOp, Scope, Trouble};
@@ -48,7 +48,7 @@ impl FaultKind for DiskError {
         LANE,
         PATH,
         AFTER,
-        Parameter::optional("times", "number", "all that follow", "so many operations fail"),
+        TIMES,
         LASTS,
     ];
     const EXAMPLE: &'static str =

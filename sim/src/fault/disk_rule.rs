@@ -21,6 +21,8 @@ pub const PATH: Parameter = Parameter::optional(
 );
 pub const AFTER: Parameter =
     Parameter::optional("after", "number", "0", "so many such operations go well first");
+pub const TIMES: Parameter =
+    Parameter::optional("times", "number", "all that follow", "and so many are struck");
 pub const LASTS: Parameter = Parameter::required(
     "duration",
     "duration",

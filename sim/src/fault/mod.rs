@@ -8,6 +8,7 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+mod bit_rot;
 mod bridge;
 mod clock_step;
 mod connect_hang;
@@ -17,6 +18,7 @@ mod disk_full;
 mod disk_rule;
 mod disk_stall;
 mod draw;
+mod fsync_fails_clean;
 mod isolate_peers;
 mod kill;
 mod kind;
@@ -27,6 +29,8 @@ mod link_loss;
 mod link_reorder;
 mod link_slow;
 mod links;
+mod lost_write;
+mod misdirected_write;
 mod partial_partition;
 mod partition;
 mod pause;
@@ -36,7 +40,9 @@ mod restart;
 mod ring;
 mod stop;
 mod target;
+mod torn_write;
 
+pub use bit_rot::BitRot;
 pub use bridge::Bridge;
 pub use clock_step::ClockStep;
 pub use connect_hang::ConnectHang;
@@ -45,6 +51,7 @@ pub use disk_error::DiskError;
 pub use disk_full::DiskFull;
 pub use disk_stall::DiskStall;
 pub use draw::Draw;
+pub use fsync_fails_clean::FsyncFailsClean;
 pub use isolate_peers::IsolatePeers;
 pub use kill::Kill;
 use kind::{DURATION, NODE, Step, Undo};
@@ -55,6 +62,8 @@ pub use link_flap::LinkFlap;
 pub use link_loss::LinkLoss;
 pub use link_reorder::LinkReorder;
 pub use link_slow::LinkSlow;
+pub use lost_write::LostWrite;
+pub use misdirected_write::MisdirectedWrite;
 pub use partial_partition::PartialPartition;
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
@@ -64,6 +73,7 @@ pub use restart::Restart;
 pub use ring::Ring;
 pub use stop::Stop;
 pub use target::Target;
+pub use torn_write::TornWrite;
 
 use crate::history::{Event, Fact};
 use crate::rng::stream;
@@ -144,7 +154,7 @@ macro_rules! faults {
 
 faults! {
     // Disk
-    DiskStall, DiskFull, DiskError, ReadError,
+    DiskStall, DiskFull, DiskError, ReadError, FsyncFailsClean, BitRot, LostWrite, TornWrite, MisdirectedWrite,
     // Network
     Partition, PartialPartition, IsolatePeers, Bridge, Ring,
     LinkSlow, LinkLoss, LinkDuplicate, LinkReorder, LinkBandwidth, LinkFlap, ConnectHang, DelayReads,

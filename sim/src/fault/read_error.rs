@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_rule::{self, AFTER, LANE, LASTS, PATH};
+use super::disk_rule::{self, AFTER, LANE, LASTS, PATH, TIMES};
 use super::kind::at_least_one;
 use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::disk::{DiskLane, DiskOp, Scope, Trouble};
@@ -31,14 +31,7 @@ impl FaultKind for ReadError {
     const FAMILY: Family = Family::Disk;
     const WHAT: &'static str =
         "reads fail with EIO: at recovery, and where redb reads what it does not have in memory";
-    const PARAMETERS: &'static [Parameter] = &[
-        NODE,
-        LANE,
-        PATH,
-        AFTER,
-        Parameter::optional("times", "number", "all that follow", "so many reads fail"),
-        LASTS,
-    ];
+    const PARAMETERS: &'static [Parameter] = &[NODE, LANE, PATH, AFTER, TIMES, LASTS];
     const EXAMPLE: &'static str = "node = \"m2\", path = \"db\", duration = \"5s\"";
 
     fn check(&self) -> Result<(), String> {

@@ -101,6 +101,11 @@ impl World {
         }
     }
 
+    /// Whether there is a process, in whatever state.
+    pub fn is_running(&self, node: u32) -> bool {
+        !matches!(self.node(node).process, Process::Down)
+    }
+
     /// Starts a node whose process stopped because it found something wrong, as a supervisor does.
     pub fn start_if_it_gave_up(&mut self, node: u32) {
         if self.node(node).gave_up {
