@@ -66,7 +66,7 @@ fn a_large_put_takes_its_size_over_the_bandwidth() {
     config.net.client = LinkModel {
         latency: Distribution::Constant(Duration::from_millis(1)),
         bytes_per_sec: Some(1_000_000),
-        loss_ppm: 0,
+        ..LinkModel::default()
     };
     Sim::run(config, |world| async move {
         let leader = until_leader(&world).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use detkv_sim_world::disk::{CrashModel, DiskModel};
+use detkv_sim_world::disk::{CrashModel, DiskModel, Episodes};
 use detkv_sim_world::empirical::Clustering;
 use detkv_sim_world::fault::Draw;
 use detkv_sim_world::net::{LinkModel, NetModel};
@@ -65,7 +65,14 @@ pub(super) fn disk(draw: &mut Draw) -> (&'static str, Value) {
     }
     let keep_percent = draw.uniform(0, 100) as u32;
     let lose_percent = draw.uniform(0, 100 - u64::from(keep_percent)) as u32;
-    model.crash = CrashModel { keep_percent, lose_percent };
+    let tear_bytes = draw.pick(&[512, 4096]);
+    model.crash = CrashModel { keep_percent, lose_percent, tear_bytes };
+    if draw.chance(25) {
+        let (good, bad) = (draw.millis(500, 20_000), draw.millis(20, 3_000));
+        let stall = draw.chance(50);
+        let slower = draw.number(2, 50) as u32;
+        model.episodes = Some(Episodes { good, bad, stall, slower });
+    }
     (kind, value(model))
 }
 
@@ -73,6 +80,7 @@ fn link(draw: &mut Draw, low: Duration, high: Duration) -> LinkModel {
     LinkModel {
         latency: distribution(draw, low, high),
         bytes_per_sec: draw.chance(70).then(|| draw.number(1_000_000, 2_000_000_000)),
+        burst_bytes: if draw.chance(30) { draw.number(1_000, 1_000_000) } else { 0 },
         loss_ppm: if draw.chance(40) { draw.number(10, 20_000) as u32 } else { 0 },
     }
 }

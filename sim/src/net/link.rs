@@ -80,13 +80,10 @@ impl<P> Link<P> {
     pub fn send(&mut self, at: u64, flow: usize, bytes: u64, what: P) -> Next<P> {
         self.counters.messages += 1;
         self.counters.bytes += bytes;
-        let waits = self.cuts > 0 || self.serving || self.busy_until > at;
+        let waits = self.cuts > 0 || self.serving || self.ready_at() > at;
         let rate = self.bytes_per_sec();
         if !waits && (rate.is_none() || bytes <= QUANTUM) {
-            let departs = at + rate.map_or(0, |rate| transfer_ns(bytes, rate));
-            if rate.is_some() {
-                self.busy_until = departs;
-            }
+            let departs = self.take_turn(at, bytes);
             return Next::Arrive { at: self.arrival(departs, flow), what };
         }
         self.queues[flow].push_back(Waiting { left_bytes: bytes, what });
@@ -94,16 +91,16 @@ impl<P> Link<P> {
             return Next::Nothing;
         }
         self.serving = true;
-        Next::Serve { at: self.busy_until.max(at) }
+        Next::Serve { at: self.ready_at().max(at) }
     }
 
     /// Sends the next piece. Returns what arrives, if a message is complete, and when to serve again.
     pub fn serve(&mut self, now: u64) -> (Option<(u64, P)>, Option<u64>) {
         assert!(self.serving, "a link is served when it asked for it");
-        if self.cuts > 0 || self.busy_until > now {
+        if self.cuts > 0 || self.ready_at() > now {
             // Cut meanwhile, or mended meanwhile and waiting for a retransmission.
             self.serving = self.cuts == 0;
-            return (None, self.serving.then_some(self.busy_until));
+            return (None, self.serving.then(|| self.ready_at()));
         }
         let Some(flow) =
             (0..FLOWS).map(|i| (self.turn + i) % FLOWS).find(|f| !self.queues[*f].is_empty())
@@ -112,18 +109,36 @@ impl<P> Link<P> {
             return (None, None);
         };
         self.turn = (flow + 1) % FLOWS;
-        let rate = self.bytes_per_sec();
+        let limited = self.bytes_per_sec().is_some();
         let front = self.queues[flow].front_mut().expect("the flow with something to send");
-        let bytes = if rate.is_some() { front.left_bytes.min(QUANTUM) } else { front.left_bytes };
+        let bytes = if limited { front.left_bytes.min(QUANTUM) } else { front.left_bytes };
         front.left_bytes -= bytes;
-        self.busy_until = now + rate.map_or(0, |rate| transfer_ns(bytes, rate));
+        let is_complete = front.left_bytes == 0;
+        let departs = self.take_turn(now, bytes);
         let mut arrives = None;
-        if front.left_bytes == 0 {
+        if is_complete {
             let Waiting { what, .. } = self.queues[flow].pop_front().expect("it is the front");
-            arrives = Some((self.arrival(self.busy_until, flow), what));
+            arrives = Some((self.arrival(departs, flow), what));
         }
         self.serving = self.queues.iter().any(|queue| !queue.is_empty());
-        (arrives, self.serving.then_some(self.busy_until))
+        let again = self.ready_at().max(now);
+        (arrives, self.serving.then_some(again))
+    }
+
+    /// Takes the bucket's tokens for so many bytes; returns when the last byte leaves.
+    fn take_turn(&mut self, at: u64, bytes: u64) -> u64 {
+        let Some(rate) = self.bytes_per_sec() else { return at };
+        self.busy_until = self.busy_until.max(at) + transfer_ns(bytes, rate);
+        self.ready_at().max(at)
+    }
+
+    /// When something may leave: the bucket holds `burst_bytes` of tokens once it was idle for long enough.
+    fn ready_at(&self) -> u64 {
+        self.busy_until.saturating_sub(self.burst_ns())
+    }
+
+    fn burst_ns(&self) -> u64 {
+        self.bytes_per_sec().map_or(0, |rate| transfer_ns(self.model.burst_bytes, rate))
     }
 
     fn arrival(&mut self, departs: u64, flow: usize) -> u64 {
@@ -196,12 +211,12 @@ impl<P> Link<P> {
         if !mended || self.queues.iter().all(VecDeque::is_empty) {
             return None;
         }
-        self.busy_until = self.busy_until.max(self.next_retransmission(now));
+        self.busy_until = self.busy_until.max(self.next_retransmission(now) + self.burst_ns());
         if self.serving {
             return None;
         }
         self.serving = true;
-        Some(self.busy_until)
+        Some(self.ready_at())
     }
 
     /// A sender without acknowledgements tries again after 200, 600, 1400… ms.
@@ -228,7 +243,7 @@ mod tests {
     use crate::rng::Distribution;
 
     fn link(latency: Distribution, bytes_per_sec: Option<u64>) -> Link<u32> {
-        Link::new(1, 1, "test", LinkModel { latency, bytes_per_sec, loss_ppm: 0 }, false)
+        Link::new(1, 1, "test", LinkModel { latency, bytes_per_sec, ..LinkModel::default() }, false)
     }
 
     fn ms(n: u64) -> Duration {
@@ -284,6 +299,17 @@ mod tests {
         let last = arrived.last().expect("ten messages").0;
         // 100 kB at 1 MB/s and 1 ms; each piece is rounded up to a nanosecond.
         assert!((101_000_000..101_000_100).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn a_burst_leaves_at_once_and_is_paid_for_afterwards() {
+        let mut link = link(Distribution::Constant(ms(1)), Some(1_000_000));
+        link.model.burst_bytes = 50_000;
+        let sends: Vec<_> = (0..10).map(|i| (1_000_000_000, 0, 10_000, i)).collect();
+        let arrived = run(&mut link, &sends);
+        let (fifth, last) = (arrived[4].0 - 1_000_000_000, arrived[9].0 - 1_000_000_000);
+        assert!((1_000_000..1_000_100).contains(&fifth), "50 kB at once: {fifth}");
+        assert!((51_000_000..51_000_100).contains(&last), "the rest at 1 MB/s: {last}");
     }
 
     #[test]

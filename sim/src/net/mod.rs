@@ -27,6 +27,8 @@ pub struct LinkModel {
     pub latency: Distribution,
     /// `None` is unlimited.
     pub bytes_per_sec: Option<u64>,
+    /// What may leave at once after silence: the depth of the token bucket. 0: nothing beyond the rate.
+    pub burst_bytes: u64,
     /// Packets lost, in a million: each costs a retransmission timeout.
     pub loss_ppm: u32,
 }
@@ -40,6 +42,7 @@ impl Default for LinkModel {
                 max: Duration::from_micros(150),
             },
             bytes_per_sec: Some(1_250_000_000),
+            burst_bytes: 0,
             loss_ppm: 0,
         }
     }
