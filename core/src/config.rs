@@ -33,6 +33,15 @@ pub struct BootMember {
     pub peer_urls: Vec<String>,
 }
 
+/// What `--auto-compaction-mode` and `--auto-compaction-retention` ask for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AutoCompaction {
+    /// Keep the history of this long.
+    Periodic(Duration),
+    /// Keep this many revisions.
+    Revision(i64),
+}
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     pub id: MemberId,
@@ -72,6 +81,13 @@ pub struct Config {
     /// Time between `Immediate` commits of the backend while it is busy.
     pub backend_sync_interval: Duration,
     pub watch_progress_interval: Duration,
+    pub auto_compaction: Option<AutoCompaction>,
+    /// Compare with the peers before the first client is served; halt when different.
+    pub initial_corrupt_check: bool,
+    /// Time between two comparisons of the whole key space with the peers.
+    pub corrupt_check_interval: Option<Duration>,
+    /// Time between two comparisons of the hashes taken at compactions.
+    pub compact_hash_check_interval: Option<Duration>,
     /// WAL segment size; tests make it small.
     pub wal_segment_bytes: u64,
     /// Version reported to clients, `X.Y.Z`.
@@ -106,6 +122,10 @@ impl Config {
             backend_batch_ops: crate::limits::BACKEND_BATCH_OPS,
             backend_sync_interval: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),
+            auto_compaction: None,
+            initial_corrupt_check: false,
+            corrupt_check_interval: None,
+            compact_hash_check_interval: None,
             wal_segment_bytes: crate::limits::WAL_SEGMENT_BYTES,
             version: VERSION.to_owned(),
         }

@@ -106,6 +106,9 @@ pub enum Halt {
     Backend(String),
     #[error("the member has been permanently removed from the cluster")]
     Removed,
+    /// The check before the first client found other data than the peers have.
+    #[error("found data inconsistency with peers: {0}")]
+    Corrupt(String),
     /// A planned stop came to its end; everything is on disk.
     #[error("stopped")]
     Stopped,

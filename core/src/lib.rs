@@ -33,7 +33,7 @@ pub mod time;
 pub mod wal;
 pub mod watch;
 
-pub use config::{BootMember, Config, Profile};
+pub use config::{AutoCompaction, BootMember, Config, Profile};
 pub use error::{ApiError, Halt, OpenError};
 pub use event::{
     DiskAction, DiskOp, Files, Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer,

@@ -19,11 +19,14 @@
 //! | `membership` | changes of the member list; the end of a removed member |
 //! | `lead` | what changes with the leader: promotion, hand-over, planned stop |
 //! | `versions` | peer wire versions, cluster version |
-//! | `space` | quota and alarms |
+//! | `space`, `corruption` | quota, comparison with the peers; the alarms |
+//! | `auto_compact` | compaction without anybody asking |
 //! | `defrag` | the store's file is replaced by a copy without holes |
 //! | `status` | what may be looked at from outside |
 
 mod apply;
+mod auto_compact;
+mod corruption;
 mod defrag;
 mod lead;
 mod leases;
@@ -55,6 +58,8 @@ use crate::snapshot::Snapshots;
 use crate::time::Instant;
 use crate::watch::WatchHub;
 
+use auto_compact::AutoCompactor;
+use corruption::Corruption;
 pub(crate) use defrag::COPY_PREFIX;
 use defrag::DefragDesk;
 use lead::Lead;
@@ -83,6 +88,8 @@ pub struct Member {
     pub(crate) lead: Lead,
     pub(crate) space: SpaceDesk,
     pub(crate) defrag: DefragDesk,
+    pub(crate) auto_compactor: Option<AutoCompactor>,
+    pub(crate) corruption: Corruption,
     pub(crate) snapshots: Snapshots,
     /// Compactions whose rows are awaited (`physical`): revision, client.
     pub(crate) physical: Vec<(i64, RequestId)>,
@@ -151,6 +158,10 @@ impl Member {
             lead: Lead::new(now),
             space: SpaceDesk::default(),
             defrag: DefragDesk::default(),
+            auto_compactor: config
+                .auto_compaction
+                .map(|mode| AutoCompactor::new(mode, now, store.revision())),
+            corruption: Corruption::new(&config, now),
             snapshots: Snapshots::new(snapshot_index, snap_files),
             physical: Vec::new(),
             look_after: None,
@@ -229,6 +240,12 @@ impl Member {
             return;
         }
         self.now = self.now.max(now);
+        if let Some(input) = self.hold_back(input) {
+            self.take(input);
+        }
+    }
+
+    pub(crate) fn take(&mut self, input: Input) {
         match input {
             Input::Deadline => {}
             Input::Peer { from, frame } => self.handle_frame(from, frame),
@@ -242,6 +259,7 @@ impl Member {
                 self.lead.introduced = false;
                 self.node.on_peer_up();
                 self.lead.dispatch = true;
+                self.ask_hash(peer);
             }
             Input::PeerDown { peer } => {
                 self.peers_up.remove(&peer);
@@ -304,6 +322,8 @@ impl Member {
             Some(Body::SnapshotChunk(c)) => self.handle_snapshot_chunk(from, c),
             Some(Body::SnapshotEnd(e)) => self.handle_snapshot_end(from, e),
             Some(Body::SnapshotAck(a)) => self.handle_snapshot_ack(from, a),
+            Some(Body::HashAsk(ask)) => self.handle_hash_ask(from, ask),
+            Some(Body::HashReply(reply)) => self.handle_hash_reply(from, reply),
             None => self.warn("dropped an empty frame", from),
         }
     }
@@ -346,7 +366,15 @@ impl Member {
             StoreEvent::Loaded => self.finish_install(),
             StoreEvent::Copied { path } => self.on_copied(path),
             StoreEvent::CopyFailed { path, error } => self.on_copy_failed(path, &error),
-            StoreEvent::Hashed { .. } | StoreEvent::HashStored(_) => {}
+            StoreEvent::Hashed { id, result } => self.on_hashed(id, &result),
+            StoreEvent::HashStored(hash) => {
+                let fields = vec![
+                    ("hash", hash.hash.to_string()),
+                    ("revision", hash.revision.to_string()),
+                    ("compact-revision", hash.compact_revision.to_string()),
+                ];
+                self.log(Level::Info, "storing new hash", fields);
+            }
         }
     }
 
@@ -381,6 +409,8 @@ impl Member {
         self.expire_leases();
         self.maybe_look_after();
         self.check_stall();
+        self.auto_compact();
+        self.check_corruption();
         self.expire_snapshots();
         self.end_farewells();
     }
@@ -466,6 +496,8 @@ impl Member {
             self.look_after,
             self.stall_deadline(),
             self.snapshots.next_deadline(),
+            self.auto_compactor.as_ref().map(AutoCompactor::next_deadline),
+            self.corruption.next_deadline(),
         ] {
             // Asked after every burst, and mostly there is none.
             if let Some(at) = at

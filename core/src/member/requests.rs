@@ -34,6 +34,8 @@ pub enum ReadWhat {
     MemberList {
         client: RequestId,
     },
+    /// The corruption check, which must know that this member still led after all peers had answered.
+    CorruptionCheck,
     /// A question about a lease that only a leader of the current term may answer.
     Lease(LeaseAsk),
 }
@@ -295,6 +297,7 @@ impl Member {
                 ReadWhat::Read { client, request } => self.read_now(client, request),
                 ReadWhat::MemberList { client } => self.reply_member_list(client),
                 ReadWhat::Lease(ask) => self.answer_lease(ask),
+                ReadWhat::CorruptionCheck => self.on_check_confirmed(),
             }
         }
     }
@@ -305,6 +308,7 @@ impl Member {
                 self.reply(client, Err(error));
             }
             ReadWhat::Lease(ask) => self.refuse_lease(ask),
+            ReadWhat::CorruptionCheck => self.abandon_check("no longer the leader"),
         }
     }
 

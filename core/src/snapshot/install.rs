@@ -162,6 +162,7 @@ impl Member {
         sometimes!("snapshot.installed");
         self.metrics.add(&self.metrics.snapshots_installed_total);
         self.answer_physical();
+        self.on_hashes_lost();
         self.answer_defrag(&Ok(()));
         self.ack_done(install.from, install.snapshot_id);
         self.log(Level::Info, "applied snapshot", vec![("snapshot-index", index.to_string())]);
