@@ -103,7 +103,12 @@ async fn script(
         match workload {
             Workload::PutLoad(load) => load.start(&clients, end),
             Workload::Mixed(load) => load.start(&clients, end),
+            Workload::Robustness(load) => load.start(&clients, end),
+            Workload::Kubernetes(load) => load.start(&clients, &progress, end),
+            Workload::KeepAlive(load) => load.start(&clients, end),
+            Workload::Bursts(load) => load.start(&clients, end),
             Workload::Watcher(watcher) => watcher.start(&clients, &progress),
+            Workload::SlowWatcher(watcher) => watcher.start(&clients, &progress, end),
             Workload::Compactor(compactor) => compactor.start(&clients, end),
         }
         notes.borrow_mut().groups.push((first..clients.next_number(), place));

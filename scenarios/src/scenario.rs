@@ -7,7 +7,9 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
-use detkv_sim_world::client::{Compactor, Mixed, PutLoad, Watcher};
+use detkv_sim_world::client::{
+    Bursts, Compactor, KeepAlive, Kubernetes, Mixed, PutLoad, Robustness, SlowWatcher, Watcher,
+};
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
 use detkv_sim_world::disk::DiskModel;
@@ -88,7 +90,12 @@ pub type ReadFile<'r> = &'r dyn Fn(&str) -> Result<String, String>;
 pub enum Workload {
     PutLoad(PutLoad),
     Mixed(Mixed),
+    Robustness(Robustness),
+    Kubernetes(Kubernetes),
+    KeepAlive(KeepAlive),
+    Bursts(Bursts),
     Watcher(Watcher),
+    SlowWatcher(SlowWatcher),
     Compactor(Compactor),
 }
 
@@ -316,24 +323,29 @@ fn check_workload(workload: &Workload) -> Result<(), String> {
     let (clients, rate, keys, in_flight) = match workload {
         Workload::PutLoad(w) => (w.clients, w.puts_per_sec, w.keys, w.in_flight),
         Workload::Mixed(w) => (w.clients, w.calls_per_sec, w.keys, w.in_flight),
+        Workload::Robustness(w) => (1, 1, w.keys, 1),
+        Workload::Kubernetes(w) => (w.writers, w.writes_per_sec, w.objects, w.readers),
+        Workload::KeepAlive(w) => (w.clients, w.leases, w.ttl_secs, w.renewals),
+        Workload::Bursts(w) => (1, w.puts, w.keys, u32::from(!w.every.is_zero())),
         Workload::Watcher(w) => (w.clients, 1, 1, 1),
+        Workload::SlowWatcher(w) => (w.clients, 1, 1, 1),
         Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
     };
     for (value, name) in [
-        (clients, "clients"),
-        (rate, "puts_per_sec` or `calls_per_sec"),
-        (keys, "keys"),
-        (in_flight, "in_flight` or `every"),
+        (clients, "clients` or `writers"),
+        (rate, "puts_per_sec`, `calls_per_sec`, `writes_per_sec`, `leases` or `puts"),
+        (keys, "keys`, `objects` or `ttl_secs"),
+        (in_flight, "in_flight`, `every`, `readers` or `renewals"),
     ] {
         if value == 0 {
             return Err(format!("`{name}` is 0, expected at least 1"));
         }
     }
     let has_calls = |w: &Mixed| serde_json::to_value(w.weights).is_ok_and(|w| sum(&w) > 0);
+    let none = || Err("`weights` are all 0, expected at least one call".to_owned());
     match workload {
-        Workload::Mixed(mixed) if !has_calls(mixed) => {
-            Err("`weights` are all 0, expected at least one call".to_owned())
-        }
+        Workload::Mixed(mixed) if !has_calls(mixed) => none(),
+        Workload::Robustness(mix) if !mix.has_requests() => none(),
         _ => Ok(()),
     }
 }

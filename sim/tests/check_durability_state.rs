@@ -4,6 +4,8 @@ mod check_support;
 
 use check_support::*;
 use detkv_core::MemberId;
+use detkv_core::api::Request;
+use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::check::{Durability, Linearizability, State};
 use detkv_sim::history::{Fact, Failure, Phase};
 
@@ -77,4 +79,28 @@ fn checker_rejects_two_states_at_one_index() {
     accepts(&script, &State);
     script.fact(sample(3, 5, 0xc));
     rejects(&script, &State, "equal index, equal state");
+}
+
+#[test]
+fn checker_does_not_miss_the_delete_of_a_key_that_may_never_have_been() {
+    let mut script = Script::new();
+    let never = script.call(1, put("c", "1"));
+    script.fail(never, Failure::Unknown);
+    // Takes revision 2, and nobody sees it.
+    let unseen = script.call(1, put("a", "1"));
+    script.fail(unseen, Failure::Unknown);
+    script.take_effect(unseen);
+    script.run(1, delete("a"));
+    let op = |request| pb::RequestOp { request: Some(request) };
+    let gone = pb::DeleteRangeRequest { key: bytes("c"), ..Default::default() };
+    let success = vec![
+        op(pb::request_op::Request::RequestDeleteRange(gone)),
+        op(pb::request_op::Request::RequestPut(put_request("b", "1"))),
+    ];
+    script.run(1, Request::Txn(pb::TxnRequest { success, ..Default::default() }));
+    script.fact(Fact::Phase(Phase::Readout));
+    script.run(8, get_all());
+    // The past before revision 4 is compacted.
+    script.watched(watch_all(4));
+    accepts(&script, &Durability);
 }

@@ -304,8 +304,8 @@ impl<'h> Replayer<'h> {
             Slot::Known(kv) => kv.lease,
             Slot::Absent | Slot::Unknown => 0,
         };
-        let (old, new) =
-            (lease_of(self.log.model.at(effect.rank, revision)), lease_of(effect.slot));
+        let before = self.log.model.at(effect.rank, revision);
+        let (old, new) = (lease_of(before), lease_of(effect.slot));
         if old != new {
             if let Some(keys) = self.attached.get_mut(&old) {
                 keys.remove(&effect.rank);
@@ -315,7 +315,9 @@ impl<'h> Replayer<'h> {
             }
         }
         self.log.model.apply(revision, effect);
-        if effect.slot != Slot::Unknown {
+        // A delete of what may not have been there leaves nothing there, but nobody need have seen it.
+        let is_sure = before != Slot::Unknown || effect.slot != Slot::Absent;
+        if effect.slot != Slot::Unknown && is_sure {
             self.log.changes.push(Change { revision, effect });
         }
     }

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use detkv_core::Instant;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::pb::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use detkv_core::pb::etcdserverpb::request_op;
 use serde::{Deserialize, Serialize};
 
+use super::requests::{self, op};
 use super::values::{Values, key};
 use super::watcher::prefix_range;
 use super::{Client, Clients, Pace};
@@ -225,30 +225,13 @@ impl Worker {
     async fn guarded(&self, key: Bytes) {
         let seen = self.seen.borrow().get(&key).copied().unwrap_or(0);
         let write = if seen > 0 && self.client.below(4) == 0 {
-            request_op::Request::RequestDeleteRange(pb::DeleteRangeRequest {
-                key: key.clone(),
-                ..Default::default()
-            })
+            requests::delete_op(key.clone())
         } else {
-            request_op::Request::RequestPut(self.put(key.clone()))
+            requests::put_op(self.put(key.clone()))
         };
-        let read = pb::RangeRequest { key: key.clone(), ..Default::default() };
-        let txn = pb::TxnRequest {
-            compare: vec![mod_revision_is(key.clone(), seen)],
-            success: vec![op(write)],
-            failure: vec![op(request_op::Request::RequestRange(read))],
-        };
-        let Ok(Reply::Txn(got)) = self.client.call(Request::Txn(txn)).await else { return };
-        let now = match got.responses.first().and_then(|op| op.response.as_ref()) {
-            Some(pb::response_op::Response::ResponseRange(rows)) => {
-                rows.kvs.first().map_or(0, |kv| kv.mod_revision)
-            }
-            Some(pb::response_op::Response::ResponsePut(_)) => {
-                got.header.as_ref().map_or(0, |header| header.revision)
-            }
-            _ => 0,
-        };
-        self.seen.borrow_mut().insert(key, now);
+        let request = requests::guarded(key.clone(), seen, write);
+        let Ok(Reply::Txn(got)) = self.client.call(request).await else { return };
+        self.seen.borrow_mut().insert(key, requests::revision_after(&got));
         self.learn(&Reply::Txn(got));
     }
 
@@ -305,28 +288,6 @@ impl Worker {
     }
 
     fn learn(&self, reply: &Reply) {
-        let header = match reply {
-            Reply::Range(r) => &r.header,
-            Reply::Put(r) => &r.header,
-            Reply::DeleteRange(r) => &r.header,
-            Reply::Txn(r) => &r.header,
-            _ => return,
-        };
-        let revision = header.as_ref().map_or(0, |header| header.revision);
-        self.revision.set(self.revision.get().max(revision));
-    }
-}
-
-fn op(request: request_op::Request) -> pb::RequestOp {
-    pb::RequestOp { request: Some(request) }
-}
-
-fn mod_revision_is(key: Bytes, revision: i64) -> pb::Compare {
-    pb::Compare {
-        result: CompareResult::Equal as i32,
-        target: CompareTarget::Mod as i32,
-        key,
-        target_union: Some(TargetUnion::ModRevision(revision)),
-        ..Default::default()
+        self.revision.set(self.revision.get().max(requests::header_revision(reply)));
     }
 }

@@ -8,15 +8,27 @@
 //! |---|---|
 //! | `put_load` | puts in an open loop, each client pinned to a member |
 //! | `mixed` | puts, gets, stale gets, deletes, guarded txns, leases |
+//! | `robustness` | the mix of etcd's robustness tests, sequential clients on few keys |
+//! | `kubernetes` | list-then-watch readers, guarded writers, events with leases, compaction |
+//! | `keep_alive` | leases with keys: kept alive, let go, revoked |
+//! | `bursts` | many puts at once, then nothing |
 //! | `watcher` | watches that resume after the last revision they were shown |
+//! | `slow_watcher` | watches that are read slowly, with stops |
 //! | `compactor` | compacts now and then, some revisions behind |
 //! | `readout` | reads everything back at the end of a run |
 
+mod bursts;
 mod compactor;
+mod keep_alive;
+mod kubernetes;
 mod mixed;
 mod pace;
 mod put_load;
 mod readout;
+mod requests;
+mod robustness;
+mod slow_watcher;
+mod stream;
 mod timeout;
 mod values;
 mod watcher;
@@ -30,11 +42,16 @@ use detkv_core::{ApiError, MemberId};
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng as _;
 
+pub use bursts::Bursts;
 pub use compactor::Compactor;
+pub use keep_alive::KeepAlive;
+pub use kubernetes::Kubernetes;
 pub use mixed::Mixed;
 pub use pace::Pace;
 pub use put_load::PutLoad;
 pub use readout::{Readout, ReadoutError};
+pub use robustness::{Robustness, RobustnessWeights, Traffic};
+pub use slow_watcher::SlowWatcher;
 pub use watcher::{WatchProgress, Watcher};
 
 use crate::handle::{CallError, Handle, Reply};

@@ -5,14 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use detkv_core::Instant;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::pb::etcdserverpb::watch_request::RequestUnion;
 use serde::{Deserialize, Serialize};
 
-use super::timeout::within;
+use super::stream::{Next, OpenWatch};
 use super::{BACK_OFF_MIN, Client, Clients};
-use crate::handle::WatchConn;
-use crate::history::Event;
 
 /// Silence after which a watcher asks for a progress notice.
 const IDLE: Duration = Duration::from_millis(500);
@@ -57,13 +55,13 @@ impl WatchProgress {
         self.shown.borrow().iter().copied().min().unwrap_or(i64::MAX)
     }
 
-    fn join(&self) -> usize {
+    pub(super) fn join(&self) -> usize {
         let mut shown = self.shown.borrow_mut();
         shown.push(0);
         shown.len() - 1
     }
 
-    fn advance(&self, watcher: usize, revision: i64) {
+    pub(super) fn advance(&self, watcher: usize, revision: i64) {
         let mut shown = self.shown.borrow_mut();
         shown[watcher] = shown[watcher].max(revision);
     }
@@ -85,12 +83,13 @@ impl Watcher {
                 progress: progress.clone(),
                 create: self.create_request(),
                 client,
+                slow: None,
             };
             clients.handle().spawn(task.run());
         }
     }
 
-    fn create_request(&self) -> pb::WatchCreateRequest {
+    pub(super) fn create_request(&self) -> pb::WatchCreateRequest {
         let (key, range_end) = if self.prefix.is_empty() {
             (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"))
         } else {
@@ -120,21 +119,48 @@ pub(super) fn prefix_range(prefix: &str) -> (Bytes, Bytes) {
     (Bytes::copy_from_slice(prefix.as_bytes()), Bytes::from_static(b"\0"))
 }
 
-struct Task {
-    number: usize,
-    progress: WatchProgress,
+pub(super) struct Task {
+    pub number: usize,
+    pub progress: WatchProgress,
     /// `start_revision`: what is to be shown next.
-    create: pb::WatchCreateRequest,
-    client: Client,
+    pub create: pb::WatchCreateRequest,
+    pub client: Client,
+    /// Takes its messages slowly.
+    pub slow: Option<Slow>,
+}
+
+/// How a slow watcher takes its messages, until `end`.
+#[derive(Clone, Debug)]
+pub(super) struct Slow {
+    /// Between two messages.
+    pub pause: Duration,
+    /// After so many messages it stops for a while.
+    pub stop_after: u32,
+    pub stop: Duration,
+    pub end: Instant,
+    pub taken: u32,
+}
+
+impl Slow {
+    async fn wait(&mut self, client: &Client) {
+        let handle = client.handle();
+        if handle.now() >= self.end {
+            return;
+        }
+        self.taken += 1;
+        let stops = self.stop_after > 0 && self.taken.is_multiple_of(self.stop_after);
+        let pause = if stops { self.stop } else { self.pause };
+        handle.sleep_until((handle.now() + pause).min(self.end)).await;
+    }
 }
 
 impl Task {
-    async fn run(mut self) {
+    pub async fn run(mut self) {
         let mut back_off = BACK_OFF_MIN;
         loop {
-            let connected = self.client.handle().watch(self.client.id, self.client.endpoint());
-            if let Ok(mut connection) = connected.await
-                && self.watch(&mut connection).await
+            let opened = OpenWatch::open(&self.client, &self.create).await;
+            if let Some(watch) = opened
+                && self.watch(watch).await
             {
                 back_off = BACK_OFF_MIN;
             } else {
@@ -145,33 +171,21 @@ impl Task {
     }
 
     /// Watches on one connection until it ends; true when something came.
-    async fn watch(&mut self, connection: &mut WatchConn) -> bool {
-        let (handle, watch) = (self.client.handle().clone(), self.client.next_watch());
-        handle.record(Event::WatchOpened {
-            client: self.client.id,
-            watch,
-            member: self.client.endpoint(),
-            request: self.create.clone(),
-        });
-        send(connection, RequestUnion::CreateRequest(self.create.clone()));
+    async fn watch(&mut self, mut watch: OpenWatch) -> bool {
         let mut has_come = false;
         loop {
-            match within(&handle, IDLE, connection.recv()).await {
-                Some(Some(response)) => {
+            if let Some(slow) = &mut self.slow {
+                slow.wait(&self.client).await;
+            }
+            match watch.next(IDLE).await {
+                Next::Response(response) => {
                     has_come = true;
-                    handle.record(Event::WatchResponse { watch, response: response.clone() });
                     if !self.take(&response) {
                         return true;
                     }
                 }
-                Some(None) => {
-                    handle.record(Event::WatchLost { watch });
-                    return has_come;
-                }
-                None => {
-                    let ask = pb::WatchProgressRequest {};
-                    send(connection, RequestUnion::ProgressRequest(ask));
-                }
+                Next::Lost => return has_come,
+                Next::Idle => watch.ask_progress(),
             }
         }
     }
@@ -184,20 +198,22 @@ impl Task {
             self.create.start_revision = start;
             return false;
         }
-        let last = response.events.last().and_then(|event| event.kv.as_ref());
-        let shown = match last {
-            // The rest of this revision is still to come.
-            Some(kv) if response.fragment => kv.mod_revision - 1,
-            Some(kv) => kv.mod_revision,
-            None if response.created => return true,
-            None => response.header.as_ref().map_or(0, |header| header.revision),
-        };
-        self.create.start_revision = self.create.start_revision.max(shown + 1);
-        self.progress.advance(self.number, shown);
+        if let Some(shown) = shown_up_to(response) {
+            self.create.start_revision = self.create.start_revision.max(shown + 1);
+            self.progress.advance(self.number, shown);
+        }
         true
     }
 }
 
-fn send(connection: &WatchConn, request: RequestUnion) {
-    connection.send(pb::WatchRequest { request_union: Some(request) });
+/// After this response everything up to this revision was shown; `None`: it says nothing about that.
+pub(super) fn shown_up_to(response: &pb::WatchResponse) -> Option<i64> {
+    let last = response.events.last().and_then(|event| event.kv.as_ref());
+    match last {
+        // The rest of this revision is still to come.
+        Some(kv) if response.fragment => Some(kv.mod_revision - 1),
+        Some(kv) => Some(kv.mod_revision),
+        None if response.created => None,
+        None => response.header.as_ref().map(|header| header.revision),
+    }
 }
