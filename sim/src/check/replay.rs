@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::Violation;
 use super::model::{Effect, Model, Rank, Slot, View};
-use super::unknown::{Evidence, Seen, Unknowns};
+use super::unknown::{Evidence, Seen, Unknowns, in_common};
 use crate::history::{Answer, Call, History, Op, OpId, Operation, Outcome, TxnAnswer, TxnCall};
 
 /// The first change takes revision 2: a fresh store is at 1.
@@ -248,6 +248,11 @@ impl<'h> Replayer<'h> {
             let Call::LeaseRevoke { id: lease } = self.log.model.history.operation(*id).call else {
                 unreachable!("only revokes are kept here")
             };
+            // Shown to somebody before the revoke was called: something else emptied the lease.
+            let called = self.log.model.history.operation(*id).called;
+            if self.log.first_seen(revision) < called {
+                continue;
+            }
             let effects = self.deletes_of_lease(lease);
             let agrees = seen.is_none_or(|seen| seen.agrees_with(&self.log.model, &effects));
             if !effects.is_empty() && agrees {
@@ -268,21 +273,33 @@ impl<'h> Replayer<'h> {
         let deadline = self.log.first_seen(revision);
         let Some(seen) = evidence.at(revision) else { return self.unseen(revision, deadline) };
         let model = &self.log.model;
-        // First: an expiry needs no request, so it must not use one up.
-        if let Some(lease) = seen.deleted_lease(model, revision) {
-            let effects = self.deletes_of_lease(lease);
-            if seen.agrees_with(model, &effects) {
-                return Ok(effects);
-            }
+        let expiry = seen
+            .deleted_lease(model, revision)
+            .map(|lease| self.deletes_of_lease(lease))
+            .filter(|effects| seen.agrees_with(model, effects));
+        if let Some(effects) = expiry {
+            // An expiry needs no request: a lost one that would do as well must not be used up.
+            let mut explanations = vec![effects];
+            explanations.extend(self.unknowns.could_be(model, revision, seen, deadline));
+            return Ok(self.common(revision, explanations));
         }
-        if let Some(effects) = self.unknowns.explain(model, revision, seen, deadline) {
-            return Ok(effects);
+        let explanations = self.unknowns.explain(model, revision, seen, deadline);
+        if !explanations.is_empty() {
+            return Ok(self.common(revision, explanations));
         }
         if !self.log.unknown.is_empty() {
             return Ok(seen.as_effects(model));
         }
         let (message, ops) = seen.unexplained(model, revision);
         Err(Violation::new("nothing explains a change", message, ops))
+    }
+
+    fn common(&mut self, revision: i64, explanations: Vec<Vec<Effect>>) -> Vec<Effect> {
+        let (effects, is_unsure) = in_common(explanations);
+        if is_unsure {
+            self.log.unknown.insert(revision);
+        }
+        effects
     }
 
     /// Nobody saw what changed: everything that an open write or a lease could touch becomes unknown.

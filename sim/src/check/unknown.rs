@@ -171,6 +171,22 @@ impl Seen {
     }
 }
 
+/// What all explanations of a revision have in common; keys on which they differ become unknown. The second is
+/// whether there are such keys.
+pub fn in_common(explanations: Vec<Vec<Effect>>) -> (Vec<Effect>, bool) {
+    let mut rest = explanations.into_iter();
+    let mut common = rest.next().unwrap_or_default();
+    let mut differ: BTreeSet<Rank> = BTreeSet::new();
+    for other in rest {
+        differ.extend(common.iter().filter(|e| !other.contains(e)).map(|e| e.rank));
+        differ.extend(other.iter().filter(|e| !common.contains(e)).map(|e| e.rank));
+    }
+    common.retain(|effect| !differ.contains(&effect.rank));
+    let is_unsure = !differ.is_empty();
+    common.extend(differ.into_iter().map(|rank| Effect { rank, slot: Slot::Unknown }));
+    (common, is_unsure)
+}
+
 fn as_effect(model: &Model, key: KeyId, kv: Option<Kv>) -> Effect {
     Effect { rank: model.rank(key), slot: kv.map_or(Slot::Absent, Slot::Known) }
 }
@@ -232,36 +248,64 @@ impl Unknowns {
         this
     }
 
-    /// The effects of a write that agrees with what was seen and was called by `deadline`.
+    /// The effects of each write that agrees with what was seen and was called by `deadline`.
+    ///
+    /// Where only a part was seen they may differ.
+    pub fn could_be(
+        &self,
+        model: &Model,
+        revision: i64,
+        seen: &Seen,
+        deadline: Instant,
+    ) -> Vec<Vec<Effect>> {
+        let found = self.candidates(model, revision, seen, deadline);
+        let mut explanations: Vec<Vec<Effect>> = Vec::new();
+        for (_, effects) in found {
+            if !explanations.contains(&effects) {
+                explanations.push(effects);
+            }
+        }
+        explanations
+    }
+
+    /// As [`Unknowns::could_be`], and one of these writes it was: each is at one revision at most.
     pub fn explain(
         &mut self,
         model: &Model,
         revision: i64,
         seen: &Seen,
         deadline: Instant,
-    ) -> Option<Vec<Effect>> {
-        let key = seen.keys().next()?;
-        let mut found = None;
-        let mut candidates = Vec::new();
-        let named = self.by_key.get(&key).into_iter().flatten();
-        for place in named.chain(&self.wide) {
-            let open = &self.open[*place as usize];
-            if open.called > deadline || candidates.contains(place) {
-                continue;
-            }
-            let Ok(effects) = effects_of(model, model.history.operation(open.id), revision, None)
-            else {
-                continue;
-            };
-            if !effects.is_empty() && seen.agrees_with(model, &effects) {
-                candidates.push(*place);
-                found.get_or_insert(effects);
-            }
-        }
-        if found.is_some() {
-            // Places are in the order of the calls.
-            candidates.sort_unstable();
+    ) -> Vec<Vec<Effect>> {
+        let found = self.candidates(model, revision, seen, deadline);
+        // Places are in the order of the calls.
+        let candidates: Vec<u32> = found.iter().map(|(place, _)| *place).collect();
+        if !candidates.is_empty() {
             self.holes.push(Hole { revision, candidates });
+        }
+        self.could_be(model, revision, seen, deadline)
+    }
+
+    fn candidates(
+        &self,
+        model: &Model,
+        revision: i64,
+        seen: &Seen,
+        deadline: Instant,
+    ) -> Vec<(u32, Vec<Effect>)> {
+        let Some(key) = seen.keys().next() else { return Vec::new() };
+        let named = self.by_key.get(&key).into_iter().flatten();
+        let places: BTreeSet<u32> = named.chain(&self.wide).copied().collect();
+        let mut found = Vec::new();
+        for place in places {
+            let open = &self.open[place as usize];
+            if open.called > deadline {
+                continue;
+            }
+            let operation = model.history.operation(open.id);
+            let Ok(effects) = effects_of(model, operation, revision, None) else { continue };
+            if !effects.is_empty() && seen.agrees_with(model, &effects) {
+                found.push((place, effects));
+            }
         }
         found
     }

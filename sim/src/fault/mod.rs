@@ -229,8 +229,10 @@ impl World {
         }
     }
 
-    /// Ends every fault and starts every node that is down.
+    /// Ends every fault and starts every node that is down. From here on a supervisor starts what ends later for
+    /// a reason of before: a planned stop that was under way, a disk error that comes to light.
     pub fn heal_all(&mut self) {
+        self.is_healed = true;
         let at_ns = self.now().ns;
         self.decide(|| Decision::HealAll { at_ns });
         while let Some(Active { number, undo, .. }) = self.active_faults.pop() {

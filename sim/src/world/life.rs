@@ -14,6 +14,9 @@ use crate::net::Endpoint;
 use crate::rng::stream;
 use crate::trace::Kind;
 
+/// After the faults: pause before a process that ended is started again.
+const SUPERVISOR_NS: u64 = 1_000_000_000;
+
 impl World {
     /// Starts the process of a node that is down. Does nothing to one that runs.
     pub fn start(&mut self, node: u32) {
@@ -218,6 +221,7 @@ impl World {
 
     /// Whatever the reason: the process is gone, with its memory, connections and un-done writes.
     pub(super) fn end_process(&mut self, node: u32, how: DownHow) {
+        let again = self.is_healed && !matches!(how, DownHow::Killed | DownHow::PowerLoss);
         self.observe_end(node);
         let now = self.now_ns();
         let n = self.node_mut(node);
@@ -239,5 +243,9 @@ impl World {
         self.drop_peer_conns(node);
         self.drop_client_conns(node);
         self.fact(Fact::Down { member, how });
+        if again {
+            let (at, epoch) = (now + SUPERVISOR_NS, self.node(node).epoch);
+            self.schedule(at, Event::Start { node, epoch });
+        }
     }
 }

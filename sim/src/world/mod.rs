@@ -195,6 +195,11 @@ pub enum Event {
     Wake {
         sleeper: Waker,
     },
+    /// A supervisor starts a process that ended, unless another has been started since.
+    Start {
+        node: u32,
+        epoch: u32,
+    },
     FaultEnd {
         fault: u32,
     },
@@ -230,6 +235,8 @@ pub struct World {
     log: Vec<LogRecord>,
     syncs: Vec<SyncRecord>,
     panics: Vec<String>,
+    /// The faults are over: what stops for a reason of before is started again.
+    pub(crate) is_healed: bool,
     probes: RunProbes,
     /// Reused for what is folded by its `Debug` text.
     text: String,
@@ -277,6 +284,7 @@ impl World {
             log: Vec::new(),
             syncs: Vec::new(),
             panics: Vec::new(),
+            is_healed: false,
             probes: RunProbes::install(config.seed, config.buggify),
             text: String::new(),
             spare_outputs: None,
@@ -355,6 +363,11 @@ impl World {
             Event::ClientTimeout { conn, epoch } => self.on_client_timeout(conn, epoch),
             Event::CallTimeouts { timeout } => self.on_call_timeouts(timeout),
             Event::Wake { sleeper } => sleeper.wake(),
+            Event::Start { node, epoch } => {
+                if self.node(node).epoch == epoch {
+                    self.start(node);
+                }
+            }
             Event::FaultEnd { fault } => self.on_fault_end(fault),
             Event::FaultStep { fault } => self.on_fault_step(fault),
         }
