@@ -74,6 +74,7 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
         disks: scenario.disks.clone(),
         net: scenario.net.clone(),
         cpu: scenario.cpu,
+        cpus: scenario.cpus.clone(),
         clocks: scenario.clocks.clone(),
         buggify: scenario.buggify,
         log_level: Some(detkv_core::Level::Warn),

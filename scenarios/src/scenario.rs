@@ -69,6 +69,7 @@ pub struct Scenario {
     pub disks: BTreeMap<u64, DiskModel>,
     pub net: NetModel,
     pub cpu: CpuModel,
+    pub cpus: BTreeMap<u64, CpuModel>,
     pub clocks: BTreeMap<u64, ClockModel>,
     /// In-code faults happen.
     pub buggify: bool,
@@ -137,6 +138,8 @@ struct File {
     net: NetModel,
     #[serde(default)]
     cpu: CpuModel,
+    #[serde(default)]
+    cpus: BTreeMap<String, CpuModel>,
     #[serde(default)]
     clocks: BTreeMap<String, ClockModel>,
     #[serde(default)]
@@ -256,6 +259,7 @@ impl Scenario {
             });
             named.collect::<Result<Vec<_>, _>>()
         });
+        let cpus = file.cpus.into_iter().map(|(name, cpu)| Ok((by_member(&name)?, cpu)));
         let clocks = file.clocks.into_iter().map(|(name, clock)| Ok((by_member(&name)?, clock)));
         Ok(Self {
             name: name.to_owned(),
@@ -270,6 +274,7 @@ impl Scenario {
             disks,
             net: file.net,
             cpu: file.cpu,
+            cpus: cpus.collect::<Result<_, _>>()?,
             clocks: clocks.collect::<Result<_, _>>()?,
             buggify: file.buggify,
             workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,

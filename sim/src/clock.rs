@@ -70,6 +70,19 @@ impl NodeClock {
         let local = i128::from(self.local(at).ns) + i128::from(delta_ns);
         (self.base_true, self.base_local) = (i128::from(at.ns), local.max(0));
     }
+
+    /// From true time `at` on the clock runs by so much faster than before; it does not jump.
+    pub fn drift(&mut self, at: Instant, ppm: i32) {
+        self.step(at, 0);
+        let drift_ppm = self.drift_ppm + i128::from(ppm);
+        assert!(drift_ppm > -MILLION, "a clock runs forward");
+        self.drift_ppm = drift_ppm;
+    }
+
+    /// How far its rate is from that of true time.
+    pub fn drift_ppm(&self) -> u32 {
+        u32::try_from(self.drift_ppm.unsigned_abs()).unwrap_or(u32::MAX)
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +103,17 @@ mod tests {
                 assert!(due.ns == 0 || clock.local(at(due.ns - 1)) < at(local));
             }
         }
+    }
+
+    #[test]
+    fn a_change_of_the_drift_moves_no_reading_of_before() {
+        let mut clock = NodeClock::new(ClockModel { offset: Duration::ZERO, drift_ppm: 100 });
+        let before = clock.local(at(1_000_000_000));
+        clock.drift(at(1_000_000_000), 400);
+        assert_eq!(clock.local(at(1_000_000_000)), before);
+        assert_eq!(clock.local(at(2_000_000_000)).ns, before.ns + 1_000_500_000);
+        clock.drift(at(2_000_000_000), -400);
+        assert_eq!(clock.local(at(3_000_000_000)).ns, before.ns + 1_000_500_000 + 1_000_100_000);
     }
 
     #[test]

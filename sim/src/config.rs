@@ -33,6 +33,8 @@ pub struct SimConfig {
     pub disks: BTreeMap<u64, DiskModel>,
     pub net: NetModel,
     pub cpu: CpuModel,
+    /// CPUs that differ, by member id.
+    pub cpus: BTreeMap<u64, CpuModel>,
     /// Clocks that differ from true time, by member id.
     pub clocks: BTreeMap<u64, ClockModel>,
     /// In-code faults happen (`detkv_core::buggify!`).
@@ -89,6 +91,7 @@ impl SimConfig {
             disks: BTreeMap::new(),
             net: NetModel::default(),
             cpu: CpuModel::default(),
+            cpus: BTreeMap::new(),
             clocks: BTreeMap::new(),
             buggify: false,
             sample_every: 1_000,
@@ -108,6 +111,7 @@ impl fmt::Debug for SimConfig {
             .field("disks", &self.disks)
             .field("net", &self.net)
             .field("cpu", &self.cpu)
+            .field("cpus", &self.cpus)
             .field("clocks", &self.clocks)
             .finish_non_exhaustive()
     }

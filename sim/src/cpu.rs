@@ -31,6 +31,8 @@ pub struct CpuModel {
     pub output_ns: u64,
     /// One message on a watch stream.
     pub watch_ns: u64,
+    /// Each event in it.
+    pub watch_event_ns: u64,
     /// Serving a read, plus `read_row_ns` per row, on a reader core.
     pub read_ns: u64,
     pub read_row_ns: u64,
@@ -52,6 +54,7 @@ impl Default for CpuModel {
             frame_out_ns: 1_500,
             output_ns: 1_000,
             watch_ns: 1_000,
+            watch_event_ns: 100,
             read_ns: 3_000,
             read_row_ns: 200,
             backend_row_ns: 2_000,
@@ -73,6 +76,7 @@ impl CpuModel {
             frame_out_ns: 0,
             output_ns: 0,
             watch_ns: 0,
+            watch_event_ns: 0,
             read_ns: 0,
             read_row_ns: 0,
             backend_row_ns: 0,
@@ -98,11 +102,13 @@ impl CpuModel {
     pub fn outputs(&self, out: &Outputs, applied: u64) -> u64 {
         let frames = out.messages.len() + out.snapshot_frames.len();
         let actions = out.log.len() + out.snapshot.len() + out.replies.len() + out.jobs.len();
+        let events: usize = out.watch.iter().map(|(_, m)| m.events.as_slice().len()).sum();
         self.burst_ns
             + applied * self.apply_ns
             + frames as u64 * self.frame_out_ns
             + actions as u64 * self.output_ns
             + out.watch.len() as u64 * self.watch_ns
+            + events as u64 * self.watch_event_ns
     }
 }
 

@@ -385,6 +385,11 @@ impl History {
         &self.settings
     }
 
+    /// Some clock runs by so much fast or slow, now or for a while.
+    pub fn note_drift(&mut self, ppm: u32) {
+        self.settings.drift_ppm = self.settings.drift_ppm.max(ppm);
+    }
+
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
     }

@@ -27,7 +27,7 @@ enum Change {
 }
 
 /// Entries become durable in order, and only when the directory is synced.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Dir {
     live: BTreeMap<String, Inode>,
     durable: BTreeMap<String, Inode>,

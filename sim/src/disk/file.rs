@@ -22,7 +22,7 @@ use super::write_back::{How, Redo, write_back};
 use super::{CrashModel, CrashReport};
 
 /// A change that no finished sync covers yet, with what undoes it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Change {
     /// `old`: the bytes replaced; `None` means zeros.
     Write { offset: u64, len: usize, old: Option<Box<[u8]>> },
@@ -30,7 +30,7 @@ enum Change {
     SetLen { cut: Vec<(u64, Box<[u8]>)> },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     /// When it happens, in true time.
     stamp: u64,
@@ -62,7 +62,7 @@ struct Rot {
     shows: bool,
 }
 
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct File {
     live: Sparse,
     /// Everything from here on is zero: what is appended replaces nothing that need be kept.

@@ -40,11 +40,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use detkv_core::{DiskAction, Files};
 use parking_lot::Mutex;
+use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 pub use device::{CrashModel, DiskModel, transfer_ns};
 pub use episodes::Episodes;
 pub use rules::{DiskLane, DiskOp, RuleId, Scope, Trouble, path_matches};
+pub use state::DiskImage;
 use state::State;
 
 use crate::rng::Draw;
@@ -61,6 +63,8 @@ pub struct CrashReport {
     pub torn: u64,
     /// Changes of directories that were lost.
     pub names_lost: u64,
+    /// Writes that the disk had said were durable, and were not, not whole or not there.
+    pub lied: u64,
 }
 
 impl CrashReport {
@@ -139,6 +143,16 @@ impl SimDisk {
     /// Power is lost at `now`.
     pub fn power_loss(&self, now: u64) -> CrashReport {
         self.state.lock().power_loss(now)
+    }
+
+    /// What would be on the disk if power were lost at `now`; `rng` draws what of the un-synced.
+    pub fn image(&self, now: u64, rng: &mut impl Rng) -> DiskImage {
+        self.state.lock().image(now, rng)
+    }
+
+    /// Puts an image in the place of everything. No process may run.
+    pub fn restore(&self, image: DiskImage) {
+        self.state.lock().restore(image);
     }
 
     /// No sync completes between `from` and `until`.

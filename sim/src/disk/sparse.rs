@@ -4,7 +4,7 @@
 const CHUNK: usize = 16 << 10;
 
 /// Invariant: bytes at or past `len` inside the chunks are zero.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Sparse {
     len: u64,
     chunks: Vec<Option<Box<[u8]>>>,

@@ -8,6 +8,7 @@ use std::io;
 
 use detkv_core::DiskAction;
 use rand_chacha::ChaCha8Rng;
+use rand_core::Rng;
 
 use super::device::{Device, DiskModel, transfer_ns};
 use super::dir::{Dir, Inode};
@@ -18,10 +19,16 @@ use crate::rng::{Draws, stream, uniform};
 
 const ROOT: Inode = 0;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Node {
     File(File),
     Dir(Dir),
+}
+
+/// What a disk held at one time, as a power loss would have left it.
+#[derive(Clone, Debug)]
+pub struct DiskImage {
+    nodes: BTreeMap<Inode, Node>,
 }
 
 #[derive(Debug)]
@@ -380,6 +387,26 @@ impl State {
         self.collect();
         self.device.power_loss(now);
         report
+    }
+
+    /// What would be on the disk if power were lost at `now`.
+    pub fn image(&self, now: u64, rng: &mut impl Rng) -> DiskImage {
+        let (crash, mut report) = (self.model.crash, CrashReport::default());
+        let mut nodes = self.nodes.clone();
+        for node in nodes.values_mut() {
+            match node {
+                Node::File(file) => file.power_loss(now, &crash, rng, &mut report),
+                Node::Dir(dir) => dir.power_loss(now, rng, &mut report),
+            }
+        }
+        DiskImage { nodes }
+    }
+
+    /// Puts an image in the place of everything.
+    pub fn restore(&mut self, image: DiskImage) {
+        self.end_process();
+        self.nodes = image.nodes;
+        self.collect();
     }
 
     fn end_process(&mut self) {

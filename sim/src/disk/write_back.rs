@@ -66,8 +66,10 @@ pub fn write_back(
             Redo::Write { offset, data } => {
                 let share = Share::draw(*how, model, rng);
                 let sectors = cache.write(*offset, data, &share, disk, rng);
-                if *how == How::Dirty {
-                    report.count(sectors);
+                match how {
+                    How::Dirty => report.count(sectors),
+                    How::Fated { durable: true, .. } => report.lied += 1,
+                    How::Fated { .. } | How::Durable => {}
                 }
                 len_after = len_after.max(offset + data.len() as u64);
             }

@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 
 mod bit_rot;
 mod bridge;
+mod clock_drift;
 mod clock_step;
 mod connect_hang;
+mod cpu_slow;
 mod delay_reads;
 mod disk_error;
 mod disk_full;
@@ -21,6 +23,7 @@ mod draw;
 mod fsync_fails_clean;
 mod isolate_peers;
 mod kill;
+mod kill_at;
 mod kind;
 mod link_bandwidth;
 mod link_duplicate;
@@ -38,14 +41,18 @@ mod power_loss;
 mod read_error;
 mod restart;
 mod ring;
+mod site;
 mod stop;
+mod swap_disk;
 mod target;
 mod torn_write;
 
 pub use bit_rot::BitRot;
 pub use bridge::Bridge;
+pub use clock_drift::ClockDrift;
 pub use clock_step::ClockStep;
 pub use connect_hang::ConnectHang;
+pub use cpu_slow::CpuSlow;
 pub use delay_reads::DelayReads;
 pub use disk_error::DiskError;
 pub use disk_full::DiskFull;
@@ -54,6 +61,7 @@ pub use draw::Draw;
 pub use fsync_fails_clean::FsyncFailsClean;
 pub use isolate_peers::IsolatePeers;
 pub use kill::Kill;
+pub use kill_at::KillAt;
 use kind::{DURATION, NODE, Step, Undo};
 pub use kind::{Effect, Family, FaultKind, KindInfo, Parameter};
 pub use link_bandwidth::LinkBandwidth;
@@ -71,7 +79,9 @@ pub use power_loss::PowerLoss;
 pub use read_error::ReadError;
 pub use restart::Restart;
 pub use ring::Ring;
+pub use site::{Passing, Site, What, When};
 pub use stop::Stop;
+pub use swap_disk::SwapDisk;
 pub use target::Target;
 pub use torn_write::TornWrite;
 
@@ -159,9 +169,11 @@ faults! {
     Partition, PartialPartition, IsolatePeers, Bridge, Ring,
     LinkSlow, LinkLoss, LinkDuplicate, LinkReorder, LinkBandwidth, LinkFlap, ConnectHang, DelayReads,
     // Process
-    Kill, PowerLoss, Restart, Stop, Pause,
+    Kill, KillAt, PowerLoss, Restart, Stop, Pause, SwapDisk,
+    // CPU
+    CpuSlow,
     // Clock
-    ClockStep,
+    ClockStep, ClockDrift,
 }
 
 impl World {

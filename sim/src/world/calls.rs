@@ -325,8 +325,8 @@ impl World {
         let now = self.now_ns();
         match result {
             Ok(Response::ReadReady(ready)) => {
-                let read_ns = self.config.cpu.read_ns;
                 let n = self.node_mut(node);
+                let read_ns = n.cpu.read_ns * n.cpu_factor;
                 let (at, epoch) = (n.readers.run(now, read_ns), n.epoch);
                 let ready = Box::new(ready);
                 self.schedule(at, Event::Read { node, epoch, call, ready });
@@ -337,8 +337,9 @@ impl World {
     }
 
     pub(super) fn on_read(&mut self, node: u32, epoch: u32, call: CallId, ready: &ReadReady) {
-        let (now, row_ns) = (self.now_ns(), self.config.cpu.read_row_ns);
+        let now = self.now_ns();
         let n = self.node_mut(node);
+        let row_ns = n.cpu.read_row_ns * n.cpu_factor;
         if n.epoch != epoch {
             return;
         }

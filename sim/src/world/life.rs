@@ -9,6 +9,7 @@ use rand_core::Rng;
 use super::node::{Process, View, panic_text};
 use super::{Event, World};
 use crate::disk::CrashReport;
+use crate::fault::Passing;
 use crate::history::{self, ClientId, DownHow, Fact};
 use crate::net::Endpoint;
 use crate::rng::stream;
@@ -76,12 +77,16 @@ impl World {
         let now = self.now_ns();
         let (id, epoch) = (self.node(node).id.0, self.node(node).epoch);
         self.fold(Kind::Recovery, id, |out| out.extend_from_slice(&done_at.to_le_bytes()));
+        self.pass(node, Passing::Recovery, now, done_at);
         match step {
             Ok(RecoveryStep::Perform(ops)) => {
                 let mut at = done_at;
                 for op in &ops {
                     match self.node(node).disk.perform(now, at, &op.action) {
-                        Ok(done) => at = done,
+                        Ok(done) => {
+                            self.pass_action(node, &op.action, at, done);
+                            at = done;
+                        }
                         Err(error) => {
                             return self.end_process(node, DownHow::OpenFailed(error.to_string()));
                         }
@@ -131,6 +136,9 @@ impl World {
             self.end_process(node, DownHow::PowerLoss);
         }
         let report = self.node(node).disk.power_loss(now);
+        if report.lied > 0 {
+            self.note_disk_damage(node);
+        }
         let id = self.node(node).id.0;
         self.fold(Kind::Disk, id, |out| {
             for n in [report.kept, report.lost, report.torn, report.names_lost] {
@@ -184,6 +192,26 @@ impl World {
         let member = n.id;
         self.fact(Fact::ClockStepped { member, ns });
         self.arm_deadline(node);
+    }
+
+    /// Makes a node's clock run faster by so much on top of how it runs.
+    pub fn drift_clock(&mut self, node: u32, ppm: i32) {
+        let now = self.now();
+        let n = self.node_mut(node);
+        n.clock.drift(now, ppm);
+        n.deadline_at = None;
+        let drift_ppm = n.clock.drift_ppm();
+        self.history.note_drift(drift_ppm);
+        self.arm_deadline(node);
+    }
+
+    /// Makes everything on a node's CPU cost so many times as much.
+    pub fn slow_cpu(&mut self, node: u32, factor: u64) {
+        self.node_mut(node).cpu_factor *= factor;
+    }
+
+    pub fn unslow_cpu(&mut self, node: u32, factor: u64) {
+        self.node_mut(node).cpu_factor /= factor;
     }
 
     /// Cuts one direction of a link.

@@ -10,6 +10,7 @@
 //! | `life` | start, recovery, kill, power loss, pause |
 //! | `peers` | connections between members |
 //! | `read_delays` | answers to ReadIndex that a fault holds up |
+//! | `sites` | named points at which a fault ends a process |
 //! | `calls` | clients' connections and requests |
 //! | `streams` | watch streams |
 //! | `observe` | facts: roles, state samples |
@@ -23,11 +24,13 @@ mod peers;
 mod perform;
 mod raft_facts;
 mod read_delays;
+mod sites;
 mod streams;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::Waker;
+use std::time::Duration;
 
 use detkv_core::api::{ReadReady, StreamId, WatchMessage};
 use detkv_core::event::{Lane, Outputs, Ticket};
@@ -42,6 +45,8 @@ use calls::{Call, ClientConn};
 use node::Node;
 use peers::PeerConn;
 use read_delays::ReadDelays;
+pub use sites::ArmedSite;
+use sites::Sites;
 use streams::Stream;
 
 use crate::config::{Counters, LogRecord, RunOutcome, SimConfig, SyncRecord};
@@ -195,6 +200,13 @@ pub enum Event {
     Wake {
         sleeper: Waker,
     },
+    /// A process has come to a point at which a fault ends it.
+    SiteReached {
+        node: u32,
+        epoch: u32,
+        power: bool,
+        down: Duration,
+    },
     /// A supervisor starts a process that ended, unless another has been started since.
     Start {
         node: u32,
@@ -227,6 +239,7 @@ pub struct World {
     streams: FxHashMap<StreamId, Stream>,
     next_stream: u64,
     pub(crate) read_delays: ReadDelays,
+    sites: Sites,
     pub(crate) active_faults: Vec<Active>,
     pub(crate) next_fault: u32,
     hash: EventHash,
@@ -272,6 +285,7 @@ impl World {
             streams: FxHashMap::default(),
             next_stream: 1,
             read_delays: ReadDelays::default(),
+            sites: Sites::default(),
             active_faults: Vec::new(),
             next_fault: 0,
             hash: EventHash::new(
@@ -367,6 +381,9 @@ impl World {
                 if self.node(node).epoch == epoch {
                     self.start(node);
                 }
+            }
+            Event::SiteReached { node, epoch, power, down } => {
+                self.on_site_reached(node, epoch, power, down);
             }
             Event::FaultEnd { fault } => self.on_fault_end(fault),
             Event::FaultStep { fault } => self.on_fault_step(fault),

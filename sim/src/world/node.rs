@@ -9,11 +9,13 @@ use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
 use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
 
 use super::raft_facts::RaftSeen;
+use super::sites::Passed;
 use super::{Event, World};
 use crate::clock::NodeClock;
 use crate::config::SimConfig;
-use crate::cpu::Readers;
+use crate::cpu::{CpuModel, Readers};
 use crate::disk::SimDisk;
+use crate::fault::Passing;
 use crate::handle::NodeStatus;
 use crate::history::{DownHow, Fact};
 use crate::trace::Kind;
@@ -60,6 +62,9 @@ pub struct Node {
     pub(super) lane_failed: [bool; 3],
     /// The process ended by itself: it found something wrong.
     pub(super) gave_up: bool,
+    pub(super) cpu: CpuModel,
+    /// Everything costs so many times as much.
+    pub(super) cpu_factor: u64,
     pub(super) readers: Readers,
     /// Places of the nodes it wants connections to.
     pub(super) peers: Vec<u32>,
@@ -80,6 +85,7 @@ impl Node {
             tune(id, &mut core);
         }
         let disk = config.disks.get(&id.0).unwrap_or(&config.disk).clone();
+        let cpu = *config.cpus.get(&id.0).unwrap_or(&config.cpu);
         let clock = config.clocks.get(&id.0).copied().unwrap_or_default();
         Self {
             id,
@@ -98,7 +104,9 @@ impl Node {
             lane_free_at: [0; 3],
             lane_failed: [false; 3],
             gave_up: false,
-            readers: Readers::new(config.cpu.readers),
+            cpu,
+            cpu_factor: 1,
+            readers: Readers::new(cpu.readers),
             peers: Vec::new(),
             view: View::default(),
             metrics: [0; 2],
@@ -195,6 +203,7 @@ impl World {
         let applied = member.metrics().proposals_applied_total.load();
         cost_ns += cpu.outputs(out, applied.saturating_sub(n.applied));
         n.applied = applied;
+        cost_ns *= n.cpu_factor;
         // Reads of core's own from the file are waited for (rules 13).
         cost_ns += n.disk.end() - now.ns;
         Burst::Done { cost_ns }
@@ -211,7 +220,12 @@ impl World {
         }
         // Busy until all is performed: what comes back at once (a drained stream) must not start a burst whose
         // outputs this one would overwrite.
+        let passed = self.pass_at_once(node, Passing::Burst);
+        if passed == Passed::Ended {
+            return;
+        }
         self.perform(node);
+        self.end_after(node, passed);
         if self.node(node).epoch != epoch {
             return;
         }

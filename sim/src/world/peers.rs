@@ -14,7 +14,9 @@ use detkv_core::event::Input;
 use detkv_core::pb::peer::Frame;
 use detkv_core::pb::peer::frame::Body;
 
+use super::sites::{Passed, frame_name};
 use super::{Event, FrameLane, Packet, World};
+use crate::fault::Passing;
 use crate::net::{Endpoint, Stray};
 use crate::trace::Kind;
 use crate::wire::{self, OVERHEAD_BYTES};
@@ -227,7 +229,12 @@ impl World {
             out.extend_from_slice(&from.0.to_le_bytes());
             wire::fold_frame(&frame, out);
         });
+        let passed = self.pass_at_once(to, Passing::Frame(frame_name(&frame)));
+        if passed == Passed::Ended {
+            return;
+        }
         self.give(to, Input::Peer { from, frame }, bytes);
+        self.end_after(to, passed);
     }
 
     /// `to` answers with a reset: `from` knows after one latency.

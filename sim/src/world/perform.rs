@@ -9,6 +9,7 @@ use detkv_core::{Instant, LogLine, Peer};
 use super::node::panic_text;
 use super::{Event, FrameLane, World};
 use crate::config::{LogRecord, SyncRecord};
+use crate::fault::Passing;
 use crate::trace::Kind;
 
 fn lane_index(lane: Lane) -> usize {
@@ -80,6 +81,7 @@ impl World {
                     if lane == Lane::Log && self.config.trace.syncs {
                         self.record_sync(node, &op.action, at, done);
                     }
+                    self.pass_action(node, &op.action, at, done);
                     at = done;
                 }
                 Err(error) => {
@@ -140,6 +142,7 @@ impl World {
         let end = n.disk.end();
         n.lane_free_at[lane_index(Lane::Backend)] = end;
         n.lane_failed[lane_index(Lane::Backend)] = done.error().is_some();
+        self.pass(node, Passing::Job(kind), at, end);
         self.fold(Kind::Disk, id, |out| {
             out.extend_from_slice(kind.as_bytes());
             for n in [ticket.0, rows, end] {

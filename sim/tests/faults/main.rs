@@ -2,6 +2,7 @@
 
 mod disk;
 mod net;
+mod process;
 
 use std::rc::Rc;
 use std::time::Duration;
