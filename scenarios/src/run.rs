@@ -46,8 +46,9 @@ pub fn run(
     let outcome = Sim::run(config, {
         let (scenario, notes) = (scenario.clone(), notes.clone());
         |handle| async move {
-            if let Err(what) = script(&scenario, handle, &notes, leak).await {
-                notes.borrow_mut().stuck = Some(what);
+            if let Err(what) = script(&scenario, handle.clone(), &notes, leak).await {
+                let why = handle.explain().join("\n      ");
+                notes.borrow_mut().stuck = Some(format!("{what}\n      {why}"));
             }
         }
     });

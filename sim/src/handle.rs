@@ -207,6 +207,11 @@ impl Handle {
         self.world(|world| world.record(event));
     }
 
+    /// Why the cluster is not whole: which entry, vote or snapshot is missing, and where the only copy lies.
+    pub fn explain(&self) -> Vec<String> {
+        self.shared.world.borrow().explain()
+    }
+
     /// Ends every fault: links heal, disks run, paused nodes resume, dead nodes start.
     pub fn heal_all(&self) {
         self.world(World::heal_all);

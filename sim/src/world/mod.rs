@@ -13,10 +13,12 @@
 //! | `sites` | named points at which a fault ends a process |
 //! | `calls` | clients' connections and requests |
 //! | `streams` | watch streams |
+//! | `explain` | why a cluster does not converge |
 //! | `observe` | facts: roles, state samples |
 //! | `raft_facts` | facts: Raft logs, votes, commits |
 
 mod calls;
+mod explain;
 mod life;
 mod node;
 mod observe;
