@@ -112,6 +112,7 @@ impl Recovery {
             WalStep::Done(recovered) => {
                 self.check_owner(recovered.metadata)?;
                 self.finish_install(recovered.snapshot.as_ref())?;
+                self.put_aside(&recovered.damaged_snaps);
                 self.stage = Stage::Log(recovered);
                 Ok(self.perform())
             }
@@ -129,6 +130,17 @@ impl Recovery {
             expected: expected.cluster_id,
             expected_member: expected.node_id,
         })
+    }
+
+    /// An older snap file did: the damaged ones get another name, for somebody to look at.
+    fn put_aside(&mut self, damaged: &[(String, String)]) {
+        for (path, _) in damaged {
+            let to = format!("{path}.broken");
+            self.lane.push(DiskAction::Rename { from: path.clone(), to });
+        }
+        if !damaged.is_empty() {
+            self.lane.push(DiskAction::SyncDir { path: SNAP_DIR.to_owned() });
+        }
     }
 
     /// The WAL says that a snapshot was installed: its file may still have its own name.

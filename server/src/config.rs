@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use detkv_core::config::{cluster_id, member_id};
-use detkv_core::{BootMember, Config, Profile};
+use detkv_core::{AutoCompaction, BootMember, Config, Profile};
 
-use crate::flags::{Flags, Parsed};
+use crate::flags::{Flags, Parsed, parse_bool, parse_duration};
 use crate::logs;
 use crate::url::Url;
 
@@ -19,6 +19,16 @@ const QUOTA_SUGGESTED_MAX: u64 = 8 << 30;
 const REQUEST_BYTES_SUGGESTED_MAX: usize = 10 << 20;
 /// Longest election timeout etcd takes.
 const ELECTION_MAX: Duration = Duration::from_millis(50_000);
+/// Feature gates of etcd's that can only be off here.
+const GATES_OFF: &[&str] = &[
+    "AllAlpha",
+    "AllBeta",
+    "LeaseCheckpoint",
+    "LeaseCheckpointPersist",
+    "SetMemberLocalAddr",
+    "StopGRPCServiceOnDefrag",
+    "TxnModeWriteWithSharedBuffer",
+];
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug)]
@@ -67,6 +77,8 @@ pub fn validate(parsed: &Parsed) -> Result<ServerConfig, String> {
     core.strict_reconfig_check = flags.strict_reconfig_check;
     core.learners_max = flags.max_learners as usize;
     limits(flags, &mut core)?;
+    core.auto_compaction = auto_compaction(flags)?;
+    corruption_checks(flags, &mut core)?;
     let data_dir = flags.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", flags.name));
     let identity_flags =
         ["initial-cluster", "initial-advertise-peer-urls", "initial-cluster-token"];
@@ -135,15 +147,51 @@ fn limits(flags: &Flags, core: &mut Config) -> Result<(), String> {
     Ok(())
 }
 
+/// `None`: off, for a retention of 0.
+fn auto_compaction(flags: &Flags) -> Result<Option<AutoCompaction>, String> {
+    let text = flags.auto_compaction_retention.as_str();
+    let bad = || format!("--auto-compaction-retention: error parsing {text:?}");
+    let number = text.parse::<u32>().ok();
+    match flags.auto_compaction_mode.as_str() {
+        "periodic" => {
+            // A bare number is hours.
+            let hours = number.map(|hours| Duration::from_secs(3600) * hours);
+            let retention = hours.map_or_else(|| parse_duration(text).map_err(|_| bad()), Ok)?;
+            Ok((!retention.is_zero()).then_some(AutoCompaction::Periodic(retention)))
+        }
+        "revision" => {
+            let revisions = i64::from(number.ok_or_else(bad)?);
+            Ok((revisions > 0).then_some(AutoCompaction::Revision(revisions)))
+        }
+        other => Err(format!("--auto-compaction-mode: {other:?} is neither periodic nor revision")),
+    }
+}
+
+fn corruption_checks(flags: &Flags, core: &mut Config) -> Result<(), String> {
+    let mut compact_hash_check = flags.experimental_compact_hash_check_enabled;
+    core.initial_corrupt_check = flags.experimental_initial_corrupt_check;
+    for gate in flags.feature_gates.split(',').filter(|gate| !gate.trim().is_empty()) {
+        let bad = || format!("--feature-gates: expected Name=true or Name=false, found {gate:?}");
+        let (name, value) = gate.trim().split_once('=').ok_or_else(bad)?;
+        let value = parse_bool(value).map_err(|_| bad())?;
+        match name {
+            "CompactHashCheck" => compact_hash_check = value,
+            "InitialCorruptCheck" => core.initial_corrupt_check = value,
+            _ if GATES_OFF.contains(&name) && !value => {}
+            _ if GATES_OFF.contains(&name) => {
+                return Err(format!("--feature-gates: {name} is not yet supported"));
+            }
+            _ => return Err(format!("--feature-gates: unrecognized feature gate: {name}")),
+        }
+    }
+    let checks = |every: Duration, is_on: bool| (is_on && !every.is_zero()).then_some(every);
+    core.corrupt_check_interval = checks(flags.corrupt_check_time, true);
+    core.compact_hash_check_interval = checks(flags.compact_hash_check_time, compact_hash_check);
+    Ok(())
+}
+
 fn warnings(core: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
-    if core.quota_bytes.is_some_and(|bytes| bytes != QUOTA_DEFAULT) {
-        // Rules 28: a flag without its feature must not pass in silence.
-        warnings.push(
-            "--quota-backend-bytes is reported by Status; enforcing it is not yet supported"
-                .to_owned(),
-        );
-    }
     if core.quota_bytes.is_some_and(|bytes| bytes > QUOTA_SUGGESTED_MAX) {
         warnings.push("quota exceeds the maximum suggested value of 8 GiB".to_owned());
     }
@@ -286,6 +334,33 @@ mod tests {
     }
 
     #[test]
+    fn what_watches_over_the_data_reaches_core() {
+        let core = |line: &str| config(line).expect(line).core;
+        let hours = |n: u64| Some(AutoCompaction::Periodic(Duration::from_secs(3600 * n)));
+        assert_eq!(core("").auto_compaction, None);
+        assert_eq!(core("--auto-compaction-retention 5").auto_compaction, hours(5));
+        assert_eq!(core("--auto-compaction-retention 60m").auto_compaction, hours(1));
+        let line = "--auto-compaction-mode revision --auto-compaction-retention 1000";
+        assert_eq!(core(line).auto_compaction, Some(AutoCompaction::Revision(1000)));
+        let off = core("");
+        assert!(!off.initial_corrupt_check && off.corrupt_check_interval.is_none());
+        assert_eq!(off.compact_hash_check_interval, None);
+        let on = core(
+            "--feature-gates=CompactHashCheck=true,InitialCorruptCheck=true \
+             --experimental-corrupt-check-time 7s",
+        );
+        assert!(on.initial_corrupt_check);
+        assert_eq!(on.corrupt_check_interval, Some(Duration::from_secs(7)));
+        assert_eq!(on.compact_hash_check_interval, Some(Duration::from_secs(60)));
+        let old = core(
+            "--experimental-initial-corrupt-check \
+             --experimental-compact-hash-check-enabled=true --compact-hash-check-time 2s",
+        );
+        assert!(old.initial_corrupt_check);
+        assert_eq!(old.compact_hash_check_interval, Some(Duration::from_secs(2)));
+    }
+
+    #[test]
     fn contradictions_are_one_line() {
         for (line, complaint) in [
             ("--listen-client-urls http://127.0.0.1:1", "--advertise-client-urls is required"),
@@ -303,6 +378,11 @@ mod tests {
             ("--listen-peer-urls http://example.com:1", "expected IP in URL for binding"),
             ("--listen-peer-urls https://127.0.0.1:1", "scheme https is not yet supported"),
             ("--raft-loop x", "neither coupled nor decoupled"),
+            ("--auto-compaction-mode x", "neither periodic nor revision"),
+            ("--auto-compaction-retention x", "error parsing \"x\""),
+            ("--auto-compaction-mode revision --auto-compaction-retention 5m", "error parsing"),
+            ("--feature-gates LeaseCheckpoint=true", "LeaseCheckpoint is not yet supported"),
+            ("--feature-gates Nonsense=true", "unrecognized feature gate"),
             ("--log-level loud", "unrecognized level"),
             ("--snapshot-count 0", "--snapshot-count must be >0"),
             ("--watch-progress-notify-interval 1ms", "must be at least 100ms"),

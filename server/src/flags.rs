@@ -72,6 +72,31 @@ pub struct Flags {
     /// Time between progress notices to watchers that asked for them.
     #[arg(long, default_value = "10m", value_parser = parse_duration)]
     pub watch_progress_notify_interval: std::time::Duration,
+    /// `periodic` or `revision`.
+    #[arg(long, default_value = "periodic")]
+    pub auto_compaction_mode: String,
+    /// History to keep: hours or a duration (periodic), revisions (revision); 0: all.
+    #[arg(long, default_value = "0")]
+    pub auto_compaction_retention: String,
+    /// Time between comparisons of all keys with the peers; 0: never.
+    #[arg(long, alias = "experimental-corrupt-check-time", default_value = "0",
+          value_parser = parse_duration)]
+    pub corrupt_check_time: std::time::Duration,
+    /// Time between comparisons of the hashes taken at compactions (feature CompactHashCheck).
+    #[arg(long, alias = "experimental-compact-hash-check-time", default_value = "1m",
+          value_parser = parse_duration)]
+    pub compact_hash_check_time: std::time::Duration,
+    /// Deprecated: the feature CompactHashCheck.
+    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, action = ArgAction::Set, value_parser = parse_bool)]
+    pub experimental_compact_hash_check_enabled: bool,
+    /// Deprecated: the feature InitialCorruptCheck.
+    #[arg(long, default_value = "false", default_missing_value = "true", num_args = 0..=1,
+          require_equals = true, action = ArgAction::Set, value_parser = parse_bool)]
+    pub experimental_initial_corrupt_check: bool,
+    /// Features to switch on or off, Name=true,…: CompactHashCheck, InitialCorruptCheck.
+    #[arg(long, default_value = "")]
+    pub feature_gates: String,
     /// Longest time between backend commits; 0: 1s, each of them durable.
     #[arg(long, default_value = "0", value_parser = parse_duration)]
     pub backend_batch_interval: std::time::Duration,
@@ -102,8 +127,6 @@ pub struct Flags {
 const NOT_YET_SUPPORTED: &[&str] = &[
     "auth-token",
     "auth-token-ttl",
-    "auto-compaction-mode",
-    "auto-compaction-retention",
     "auto-tls",
     "backend-bbolt-freelist-type",
     "bcrypt-cost",
@@ -115,11 +138,9 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "client-cert-file",
     "client-crl-file",
     "client-key-file",
-    "compact-hash-check-time",
     "compaction-batch-limit",
     "compaction-sleep-interval",
     "config-file",
-    "corrupt-check-time",
     "cors",
     "discovery",
     "discovery-endpoints",
@@ -134,7 +155,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "enable-grpc-gateway",
     "enable-log-rotation",
     "enable-pprof",
-    "feature-gates",
     "force-new-cluster",
     "grpc-keepalive-interval",
     "grpc-keepalive-min-time",
@@ -316,7 +336,7 @@ fn read_environment(
 }
 
 /// Go's spellings of a boolean.
-fn parse_bool(text: &str) -> Result<bool, String> {
+pub fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -325,7 +345,7 @@ fn parse_bool(text: &str) -> Result<bool, String> {
 }
 
 /// Go's durations without a sign: `0`, `100ms`, `1m30s`, `1.5h`.
-fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let bad = || format!("invalid duration {text:?}: expected for example 100ms, 5s or 1m30s");
     if text == "0" {
         return Ok(std::time::Duration::ZERO);

@@ -19,6 +19,14 @@ pub struct Traffic {
 pub static CLIENT_TRAFFIC: Traffic =
     Traffic { sent_bytes: AtomicU64::new(0), received_bytes: AtomicU64::new(0) };
 
+/// How long requests of the Maintenance service took.
+#[derive(Clone, Debug)]
+pub struct MaintenanceSeconds {
+    pub defrag: Histogram,
+    pub hash: Histogram,
+    pub hash_kv: Histogram,
+}
+
 /// Histograms and counters that the driver itself observes. Cloning shares them.
 #[derive(Clone, Debug)]
 pub struct DriverMetrics {
@@ -26,6 +34,7 @@ pub struct DriverMetrics {
     pub wal_fsync_seconds: Histogram,
     pub snap_fsync_seconds: Histogram,
     pub backend_commit_seconds: Histogram,
+    pub maintenance: MaintenanceSeconds,
     pub peer_sent_bytes: IntCounterVec,
     pub peer_received_bytes: IntCounterVec,
     pub peer_sent_failures: IntCounterVec,
@@ -58,6 +67,7 @@ impl DriverMetrics {
                 "etcd_disk_backend_commit_duration_seconds",
                 "The latency distributions of commit called by backend.",
             ),
+            maintenance: MaintenanceSeconds::new(r),
             peer_sent_bytes: counters(r, "etcd_network_peer_sent_bytes_total", &["To"]),
             peer_received_bytes: counters(r, "etcd_network_peer_received_bytes_total", &["From"]),
             peer_sent_failures: counters(r, "etcd_network_peer_sent_failures_total", &["To"]),
@@ -88,6 +98,7 @@ impl DriverMetrics {
     pub fn render(&self, core: &CoreMetrics) -> Vec<u8> {
         let mut families = self.registry.gather();
         families.extend(core_families(core));
+        families.extend(alarm_family(core));
         families.extend(process_families());
         let mut page = Vec::new();
         TextEncoder::new()
@@ -104,9 +115,25 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -
 
 /// A histogram with etcd's buckets for disk latencies: 1 ms, 2 ms … 8.192 s.
 fn disk_histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
-    let buckets = prometheus::exponential_buckets(0.001, 2.0, 14).expect("14 growing buckets");
-    let opts = HistogramOpts::new(name, help).buckets(buckets);
+    histogram(registry, name, help, (0.001, 14))
+}
+
+/// `buckets`: the first bound in seconds, each the double of the one before, and how many.
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: (f64, usize)) -> Histogram {
+    let buckets = prometheus::exponential_buckets(buckets.0, 2.0, buckets.1);
+    let opts = HistogramOpts::new(name, help).buckets(buckets.expect("growing buckets"));
     register(registry, Histogram::with_opts(opts).expect("a valid histogram name"))
+}
+
+impl MaintenanceSeconds {
+    fn new(registry: &Registry) -> Self {
+        let named = |name: &str, buckets| histogram(registry, name, &help(name), buckets);
+        Self {
+            defrag: named("etcd_disk_backend_defrag_duration_seconds", (0.1, 13)),
+            hash: named("etcd_mvcc_hash_duration_seconds", (0.01, 15)),
+            hash_kv: named("etcd_mvcc_hash_rev_duration_seconds", (0.01, 15)),
+        }
+    }
 }
 
 fn counter(registry: &Registry, name: &str) -> IntCounter {
@@ -137,8 +164,24 @@ fn help(name: &str) -> String {
 /// A name on the page and its value.
 type Row = (&'static str, u64);
 
+/// 1 for each active alarm, by the member it was raised for.
+fn alarm_family(m: &CoreMetrics) -> Vec<MetricFamily> {
+    let name = "etcd_debugging_server_alarms";
+    let alarms = IntGaugeVec::new(Opts::new(name, help(name)), &["server_id", "alarm_type"]);
+    let alarms = alarms.expect("a valid gauge name");
+    for alarm in m.alarms.lock().iter() {
+        let id = format!("{:x}", alarm.member_id);
+        alarms.with_label_values(&[&id, alarm.alarm().as_str_name()]).set(1);
+    }
+    // A family without a sample cannot be written.
+    let mut families = alarms.collect();
+    families.retain(|family| !family.get_metric().is_empty());
+    families
+}
+
 fn core_families(m: &CoreMetrics) -> Vec<MetricFamily> {
-    let gauges: [Row; 17] = [
+    let gauges: [Row; 18] = [
+        ("etcd_disk_defrag_inflight", m.defrag_inflight.load()),
         ("etcd_server_has_leader", m.has_leader.load()),
         ("etcd_server_is_leader", m.is_leader.load()),
         ("etcd_server_is_learner", m.is_learner.load()),
@@ -159,7 +202,9 @@ fn core_families(m: &CoreMetrics) -> Vec<MetricFamily> {
         ("detkv_server_planned_transfers", m.planned_transfers_total.load()),
     ];
     let traffic = &CLIENT_TRAFFIC;
-    let counters: [Row; 12] = [
+    let counters: [Row; 14] = [
+        ("etcd_debugging_mvcc_db_compaction_keys_total", m.compaction_rows_total.load()),
+        ("detkv_disk_backend_defrags_total", m.defrags_total.load()),
         ("etcd_network_client_grpc_sent_bytes_total", traffic.sent_bytes.load(Relaxed)),
         ("etcd_network_client_grpc_received_bytes_total", traffic.received_bytes.load(Relaxed)),
         ("etcd_server_leader_changes_seen_total", m.leader_changes_seen_total.load()),

@@ -164,10 +164,12 @@ impl Member {
             A::Activate if r.alarm == all => Vec::new(),
             A::Activate => {
                 self.cluster.raise(&mut self.store, member);
+                self.show_alarms();
                 vec![member]
             }
             A::Deactivate => {
                 let had = self.cluster.disarm(&mut self.store, member);
+                self.show_alarms();
                 if had { vec![member] } else { Vec::new() }
             }
         };

@@ -57,6 +57,8 @@ pub struct LeaseDesk {
     asked: BTreeMap<u64, Asked>,
     /// Renewals of leases whose revoke is under way: answered when it is applied.
     expiring: BTreeMap<i64, Vec<LeaseAsk>>,
+    /// Invariant: their number, at most `PENDING_REQUESTS_MAX`.
+    expiring_count: usize,
 }
 
 impl LeaseDesk {
@@ -164,8 +166,7 @@ impl Member {
                 Renewal::Unknown => {}
                 Renewal::Expiring => {
                     sometimes!("lease.renewed-too-late");
-                    self.leases.expiring.entry(ask.lease_id).or_default().push(ask);
-                    return;
+                    return self.wait_for_revoke(ask);
                 }
             }
         } else if let Some(ttl) = self.lessor.time_to_live(self.now, ask.lease_id) {
@@ -175,6 +176,18 @@ impl Member {
             answer.keys = if ask.keys { ttl.keys } else { Vec::new() };
         }
         self.send_lease_answer(ask, answer);
+    }
+
+    fn wait_for_revoke(&mut self, ask: LeaseAsk) {
+        if self.leases.expiring_count < limits::PENDING_REQUESTS_MAX {
+            self.leases.expiring_count += 1;
+            return self.leases.expiring.entry(ask.lease_id).or_default().push(ask);
+        }
+        match ask.from {
+            Asker::Client(client) => self.reply(client, Err(ApiError::TooManyRequests)),
+            // Asked again at its next tick.
+            Asker::Peer(..) => self.refuse_lease(ask),
+        }
     }
 
     fn send_lease_answer(&mut self, ask: LeaseAsk, mut answer: peer::LeaseReply) {
@@ -203,7 +216,9 @@ impl Member {
 
     /// The lease is gone: whoever tried to renew it meanwhile learns so (never revived).
     pub(super) fn on_lease_gone(&mut self, lease_id: i64) {
-        for ask in self.leases.expiring.remove(&lease_id).unwrap_or_default() {
+        let asks = self.leases.expiring.remove(&lease_id).unwrap_or_default();
+        self.leases.expiring_count -= asks.len();
+        for ask in asks {
             let answer = peer::LeaseReply { lease_id, ..Default::default() };
             self.send_lease_answer(ask, answer);
         }
@@ -211,6 +226,7 @@ impl Member {
 
     pub(super) fn on_lessor_demoted(&mut self) {
         self.lessor.demote();
+        self.leases.expiring_count = 0;
         for ask in std::mem::take(&mut self.leases.expiring).into_values().flatten() {
             self.refuse_lease(ask);
         }

@@ -194,10 +194,10 @@ impl Member {
         member
     }
 
-    /// Recovery went on from an older snap file than this one.
+    /// Recovery went on from an older snap file than this one, and gave it another name.
     pub(crate) fn report_damage(&mut self, path: &str, what: &str) {
         let fields = vec![("path", path.to_owned()), ("error", what.to_owned())];
-        self.log(Level::Warn, "skipped a damaged snap file; it was not changed", fields);
+        self.log(Level::Warn, "renamed a damaged snap file to .broken", fields);
     }
 
     /// Recovery cut a write that a crash had torn; nobody had been told of it.
@@ -226,6 +226,7 @@ impl Member {
         } else {
             Cluster::load(&self.store)
         };
+        self.show_alarms();
         self.lead.introduced = false;
         self.lessor = Lessor::new(self.config.election);
         let leases = self.store.rows(Bucket::Lease);

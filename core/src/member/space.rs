@@ -118,6 +118,11 @@ impl Member {
         self.propose_own(request)
     }
 
+    /// For who looks from outside, on any thread.
+    pub(super) fn show_alarms(&self) {
+        *self.metrics.alarms.lock() = self.cluster.alarms().collect();
+    }
+
     /// The alarm was applied, or given up: whoever waited for it is answered.
     pub(super) fn settle_space(&mut self) {
         if self.space.raising.is_some_and(|id| self.pending.get(id).is_none()) {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use raft::eraftpb::EntryType;
 
+use parking_lot::Mutex;
+
 use super::Member;
 use crate::event::MemberId;
 use crate::pb::etcdserverpb as pb;
@@ -86,7 +88,11 @@ macro_rules! metrics {
     ($($name:ident),* $(,)?) => {
         /// Counters and gauges; names as in surface spec §14 without the prefix.
         #[derive(Default, Debug)]
-        pub struct Metrics { $(pub $name: Value,)* }
+        pub struct Metrics {
+            $(pub $name: Value,)*
+            /// The active alarms of all members.
+            pub alarms: Mutex<Vec<pb::AlarmMember>>,
+        }
 
         impl Metrics {
             /// (name, value) of each.
@@ -126,6 +132,7 @@ metrics!(
     snapshots_installed_total,
     planned_transfers_total,
     defrags_total,
+    compaction_rows_total,
     defrag_inflight,
 );
 
@@ -250,6 +257,7 @@ impl Member {
         m.wal_write_bytes_total.set(self.node.wal_bytes());
         m.db_total_size_in_bytes.set(sizes.total_bytes);
         m.db_total_size_in_use_in_bytes.set(sizes.in_use_bytes);
+        m.compaction_rows_total.set(self.store.compacted_rows());
         m.defrag_inflight.set(self.store.has_defrag().into());
         m.keys_total.set(sizes.keys);
         m.current_revision.set(self.store.revision() as u64);

@@ -33,6 +33,8 @@ pub(crate) struct Compaction {
     hashes_under_way: usize,
     pass: Option<Pass>,
     slice_at: Instant,
+    /// Rows removed since open.
+    rows: u64,
 }
 
 /// A compaction, and the compact revision that it found.
@@ -70,12 +72,17 @@ impl Compaction {
             hashes_under_way: 0,
             pass: None,
             slice_at: Instant::ZERO,
+            rows: 0,
         }
     }
 
     /// Newest compaction whose rows are gone.
     pub fn finished(&self) -> i64 {
         self.finished
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// A compaction was applied. Its hash is taken when it is in the file.
@@ -136,6 +143,7 @@ impl Compaction {
             none => none.insert(Pass { revision: round.take()?, after: None }),
         };
         let (deleted, is_finished) = pass.advance(index);
+        self.rows += deleted.len() as u64;
         let revision = pass.revision;
         sometimes!(!is_finished, "mvcc.compaction-in-slices");
         if is_finished {

@@ -84,6 +84,11 @@ impl Store {
         self.shared.state.read().compact_revision
     }
 
+    /// Rows that compactions have removed since open.
+    pub fn compacted_rows(&self) -> u64 {
+        self.schedule.compaction.rows()
+    }
+
     /// Newest compaction whose rows are gone from the file; −1 when there was none.
     pub fn finished_compaction(&self) -> i64 {
         self.schedule.compaction.finished()

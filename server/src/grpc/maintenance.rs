@@ -32,6 +32,7 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let _timer = self.seconds.defrag.start_timer();
         self.unary(request).await
     }
 
@@ -39,6 +40,7 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
+        let _timer = self.seconds.hash.start_timer();
         match self.read_or_member(Ask::Hash(self.admit(request)?)).await? {
             Answer::Read(ReadResult::Hash(hashed)) => Ok(Response::new(hashed.response)),
             other => unreachable!("a Hash is answered by a reader with a hash, not {other:?}"),
@@ -49,6 +51,7 @@ impl Maintenance for Api {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let _timer = self.seconds.hash_kv.start_timer();
         match self.read_or_member(Ask::HashKv(self.admit(request)?)).await? {
             Answer::Read(ReadResult::HashKv(hashed)) => Ok(Response::new(hashed.response)),
             other => unreachable!("a HashKV is answered by a reader with a hash, not {other:?}"),

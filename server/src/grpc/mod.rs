@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 pub use router::Router;
 
 use crate::client::{Answer, Client};
+use crate::metrics::MaintenanceSeconds;
 use status::status;
 
 /// Generated service traits.
@@ -42,6 +43,7 @@ mod service {
 #[derive(Clone, Debug)]
 struct Api {
     client: Arc<Client>,
+    seconds: MaintenanceSeconds,
 }
 
 /// A request that core answers with one response of a type of its own.

@@ -61,7 +61,7 @@ macro_rules! call {
 
 impl Router {
     pub fn new(client: Arc<Client>, request_bytes_max: usize, metrics: &DriverMetrics) -> Self {
-        let api = Arc::new(Api { client });
+        let api = Arc::new(Api { client, seconds: metrics.maintenance.clone() });
         let receive = request_bytes_max + OVERHEAD_BYTES;
         Self {
             kv: limited!(KvServer, api, receive),

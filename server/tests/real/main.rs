@@ -7,6 +7,7 @@ mod http;
 mod membership;
 mod one_member;
 mod refusals;
+mod space;
 mod streams;
 mod support;
 mod three_members;
