@@ -43,6 +43,12 @@ pub enum Command {
     },
     /// Lists the scenarios
     List,
+    /// Lists the kinds of fault by family, with their parameters, units, defaults and an example
+    Faults {
+        /// As an array for programs
+        #[arg(long)]
+        json: bool,
+    },
     /// Lists the figures that a scenario may expect
     Figures,
     /// Runs a scenario over many seeds, one process each

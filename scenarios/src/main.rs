@@ -6,6 +6,7 @@
 //! | `scenario`, `options`, `variant`, `library` | scenario files: reading, finding |
 //! | `place` | where a mistake is |
 //! | `expect` | judging |
+//! | `faults` | the kinds of fault, listed |
 //! | `run` | one run in this process |
 //! | `figures`, `timeline`, `report`, `story` | what came of it |
 //! | `child` | starting this program again for one seed |
@@ -16,6 +17,7 @@ mod child;
 mod cli;
 mod determinism;
 mod expect;
+mod faults;
 mod figures;
 mod library;
 mod options;
@@ -98,6 +100,14 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Ok(run_one(&source, seed, profile, &Outputs { json, trace, report })?)
         }
         Command::List => Ok(list()?),
+        Command::Faults { json } => {
+            if json {
+                println!("{}", faults::json().context("cannot write the list")?);
+            } else {
+                print!("{}", faults::table());
+            }
+            Ok(End::Pass)
+        }
         Command::Figures => {
             let figures = figures::FIGURES.iter();
             figures.for_each(|figure| println!("{:<30}{}", figure.name, figure.what));

@@ -172,7 +172,7 @@ struct FaultTimes {
     restart_after: Option<Duration>,
 }
 
-const FAULT_TIMES: [&str; 5] = ["at", "every", "times", "jitter", "restart_after"];
+pub const FAULT_TIMES: [&str; 5] = ["at", "every", "times", "jitter", "restart_after"];
 
 fn three() -> Spanned<u64> {
     Spanned::new(0..0, 3)

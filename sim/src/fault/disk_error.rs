@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_rule::{self, AFTER, LANE, LASTS, PATH, TIMES};
+use super::disk_rule::{self, AFTER, COUNT, LANE, PATH};
 use super::kind::at_least_one;
-use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::disk::{DiskLane, DiskOp, Scope, Trouble};
 use crate::world::World;
 
@@ -23,7 +23,7 @@ pub struct DiskError {
     #[serde(default)]
     pub after: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
+    pub count: Option<u32>,
     #[serde(with = "crate::duration")]
     pub duration: Duration,
 }
@@ -48,20 +48,20 @@ impl FaultKind for DiskError {
         LANE,
         PATH,
         AFTER,
-        TIMES,
-        LASTS,
+        COUNT,
+        DURATION,
     ];
     const EXAMPLE: &'static str =
-        "node = \"leader\", ops = [\"sync\"], lane = \"log\", times = 1, duration = \"5s\"";
+        "node = \"leader\", ops = [\"sync\"], lane = \"log\", count = 1, duration = \"5s\"";
 
     fn check(&self) -> Result<(), String> {
-        at_least_one("times", u64::from(self.times.unwrap_or(1)))?;
+        at_least_one("count", u64::from(self.count.unwrap_or(1)))?;
         at_least_one("ops", self.ops.len() as u64)
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
-        let Self { node, ops, lane, path, after, times, duration } = self.clone();
-        let scope = Scope { ops, lane, path, after, times };
+        let Self { node, ops, lane, path, after, count, duration } = self.clone();
+        let scope = Scope { ops, lane, path, after, times: count };
         disk_rule::lay(world, node, scope, Trouble::Io, duration, "fails")
     }
 
@@ -83,7 +83,7 @@ impl FaultKind for DiskError {
             lane: disk_rule::draw_lane(draw),
             path: String::new(),
             after: draw.number(1, 200) as u32 - 1,
-            times: draw.chance(70).then_some(1),
+            count: draw.chance(70).then_some(1),
             duration: draw.millis(200, 8_000),
         })
     }

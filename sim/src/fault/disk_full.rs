@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_rule::{self, AFTER, LANE, LASTS, PATH};
-use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use super::disk_rule::{self, AFTER, LANE, PATH};
+use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::disk::{DiskLane, DiskOp, Scope, Trouble};
 use crate::world::World;
 
@@ -53,7 +53,7 @@ impl FaultKind for DiskFull {
         LANE,
         PATH,
         AFTER,
-        LASTS,
+        DURATION,
     ];
     const EXAMPLE: &'static str =
         "node = \"follower\", ops = [\"allocate\", \"write\"], lane = \"log\", duration = \"10s\"";

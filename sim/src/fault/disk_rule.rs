@@ -21,13 +21,8 @@ pub const PATH: Parameter = Parameter::optional(
 );
 pub const AFTER: Parameter =
     Parameter::optional("after", "number", "0", "so many such operations go well first");
-pub const TIMES: Parameter =
-    Parameter::optional("times", "number", "all that follow", "and so many are struck");
-pub const LASTS: Parameter = Parameter::required(
-    "duration",
-    "duration",
-    "until then; a member that stopped because of it is started again at its end",
-);
+pub const COUNT: Parameter =
+    Parameter::optional("count", "number", "all that follow", "and so many are struck");
 
 /// Lays a rule for a while. At its end a member that gave up because of it is started, as a supervisor does
 /// when an operator has made room or changed the disk.

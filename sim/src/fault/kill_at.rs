@@ -19,7 +19,7 @@ pub struct KillAt {
     #[serde(default = "one")]
     pub nth: u32,
     #[serde(default = "one")]
-    pub times: u32,
+    pub repeats: u32,
     #[serde(default)]
     pub power: bool,
     #[serde(with = "crate::duration", default = "one_second")]
@@ -48,7 +48,7 @@ impl FaultKind for KillAt {
             "before, during or after: \"before write *.wal\", \"after rename *.snap.tmp\", \"during job compact\", \"after frame snapshot-chunk\", \"before burst\", \"after recovery\"",
         ),
         Parameter::optional("nth", "number", "1", "the so-manieth time that it comes there"),
-        Parameter::optional("times", "number", "1", "again, counted anew, so many times in all"),
+        Parameter::optional("repeats", "number", "1", "again, counted anew, so many times in all"),
         Parameter::optional("power", "true or false", "false", "a power loss instead of a kill"),
         Parameter::optional("down", "duration", "\"1s\"", "then it is started again"),
         DURATION,
@@ -58,7 +58,7 @@ impl FaultKind for KillAt {
 
     fn check(&self) -> Result<(), String> {
         at_least_one("nth", u64::from(self.nth))?;
-        at_least_one("times", u64::from(self.times))
+        at_least_one("repeats", u64::from(self.repeats))
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
@@ -69,7 +69,7 @@ impl FaultKind for KillAt {
             node,
             site: self.site.clone(),
             nth: self.nth,
-            times: self.times,
+            times: self.repeats,
             power: self.power,
             down: self.down,
             left: self.nth,
@@ -108,7 +108,7 @@ impl FaultKind for KillAt {
             node: draw.node(),
             site: Site { when: draw.pick(&[When::Before, When::During, When::After]), what },
             nth: draw.number(1, 100) as u32,
-            times: draw.number(1, 4) as u32,
+            repeats: draw.number(1, 4) as u32,
             power: draw.chance(50),
             down: draw.millis(1, 3_000),
             duration: draw.millis(1_000, 20_000),

@@ -25,7 +25,7 @@ pub struct LinkSlow {
     #[serde(with = "crate::duration")]
     pub by: Duration,
     #[serde(with = "crate::duration", default)]
-    pub jitter: Duration,
+    pub spread: Duration,
     #[serde(with = "crate::duration")]
     pub duration: Duration,
 }
@@ -42,7 +42,7 @@ impl FaultKind for LinkSlow {
         CLIENTS,
         Parameter::required("by", "duration", "how much longer, one way"),
         Parameter::optional(
-            "jitter",
+            "spread",
             "duration",
             "\"0ns\"",
             "and up to so much more, drawn for each message",
@@ -50,13 +50,13 @@ impl FaultKind for LinkSlow {
         DURATION,
     ];
     const EXAMPLE: &'static str =
-        "nodes = [\"leader\"], by = \"20ms\", jitter = \"5ms\", duration = \"10s\"";
+        "nodes = [\"leader\"], by = \"20ms\", spread = \"5ms\", duration = \"10s\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let Self { nodes, peers, direction, clients, duration, .. } = self;
         let choice = Choice { nodes, peers, direction: *direction, clients };
         let disturbance = Disturbance {
-            slower: Some(Distribution::Uniform { min: self.by, max: self.by + self.jitter }),
+            slower: Some(Distribution::Uniform { min: self.by, max: self.by + self.spread }),
             ..Disturbance::default()
         };
         let what = format!("are slower by {}", duration::format(self.by));
@@ -71,7 +71,7 @@ impl FaultKind for LinkSlow {
             direction,
             clients: draw.some_clients(),
             by: draw.millis(1, 300),
-            jitter: draw.millis(1, 100),
+            spread: draw.millis(1, 100),
             duration: draw.millis(500, 10_000),
         })
     }

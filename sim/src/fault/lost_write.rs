@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk_rule::{self, AFTER, LANE, LASTS, PATH, TIMES};
+use super::disk_rule::{self, AFTER, COUNT, LANE, PATH};
 use super::kind::at_least_one;
-use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
 use crate::disk::{DiskLane, DiskOp, Scope, Trouble};
 use crate::world::World;
 
@@ -21,7 +21,7 @@ pub struct LostWrite {
     #[serde(default)]
     pub after: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
+    pub count: Option<u32>,
     #[serde(with = "crate::duration")]
     pub duration: Duration,
 }
@@ -31,17 +31,17 @@ impl FaultKind for LostWrite {
     const FAMILY: Family = Family::Disk;
     const WHAT: &'static str =
         "syncs are acknowledged and write nothing; it shows when the machine loses power";
-    const PARAMETERS: &'static [Parameter] = &[NODE, LANE, PATH, AFTER, TIMES, LASTS];
+    const PARAMETERS: &'static [Parameter] = &[NODE, LANE, PATH, AFTER, COUNT, DURATION];
     const EXAMPLE: &'static str = "node = \"m2\", lane = \"log\", duration = \"5s\"";
     const IS_SURVIVABLE: bool = false;
 
     fn check(&self) -> Result<(), String> {
-        at_least_one("times", u64::from(self.times.unwrap_or(1)))
+        at_least_one("count", u64::from(self.count.unwrap_or(1)))
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
-        let Self { node, lane, path, after, times, duration } = self.clone();
-        let scope = Scope { ops: vec![DiskOp::Sync], lane, path, after, times };
+        let Self { node, lane, path, after, count, duration } = self.clone();
+        let scope = Scope { ops: vec![DiskOp::Sync], lane, path, after, times: count };
         disk_rule::lay(world, node, scope, Trouble::SyncLies, duration, "lies")
     }
 
@@ -51,7 +51,7 @@ impl FaultKind for LostWrite {
             lane: disk_rule::draw_lane(draw),
             path: String::new(),
             after: draw.number(1, 200) as u32 - 1,
-            times: draw.chance(70).then_some(1),
+            count: draw.chance(70).then_some(1),
             duration: draw.millis(200, 8_000),
         })
     }

@@ -58,7 +58,7 @@ fn failing(seed: u64, op: DiskOp, lane: DiskLane) -> String {
         lane: Some(lane),
         path: String::new(),
         after: 0,
-        times: Some(1),
+        count: Some(1),
         duration: 3 * SECOND,
     };
     let outcome = judged(config(seed), 5 * SECOND, vec![(SECOND, fault.into())]);
@@ -87,7 +87,7 @@ fn a_member_that_cannot_read_its_files_does_not_start() {
             lane: None,
             path: path.to_owned(),
             after: 0,
-            times: None,
+            count: None,
             duration: 2 * SECOND,
         };
         let restart: Fault = Restart { node: m(3) }.into();
@@ -106,7 +106,7 @@ fn a_sync_that_fails_and_forgets_stops_the_member_and_what_was_lost_comes_from_i
             lane: Some(lane),
             path: String::new(),
             after: 2,
-            times: Some(1),
+            count: Some(1),
             duration: 3 * SECOND,
         };
         let faults = vec![
@@ -172,7 +172,7 @@ fn lies(path: &str) -> (String, Duration) {
 #[test]
 fn the_durability_checker_sees_that_a_disk_lied() {
     let (path, duration) = lies("*.wal");
-    let lie = LostWrite { node: m(1), lane: None, path, after: 5, times: None, duration };
+    let lie = LostWrite { node: m(1), lane: None, path, after: 5, count: None, duration };
     let (kept, outcome) = alone(lie.into());
     assert!(!kept, "{:?}", downs(&outcome));
 }
@@ -180,10 +180,10 @@ fn the_durability_checker_sees_that_a_disk_lied() {
 #[test]
 fn torn_and_misdirected_writes_are_damage_or_loss_and_never_pass_for_whole() {
     let (path, duration) = lies("*.wal");
-    let torn = TornWrite { node: m(1), lane: None, path, after: 5, times: None, duration };
+    let torn = TornWrite { node: m(1), lane: None, path, after: 5, count: None, duration };
     let (path, duration) = lies("*.wal");
     let misdirected =
-        MisdirectedWrite { node: m(1), lane: None, path, after: 5, times: Some(1), duration };
+        MisdirectedWrite { node: m(1), lane: None, path, after: 5, count: Some(1), duration };
     for fault in [torn.into(), misdirected.into()] {
         let (kept, outcome) = alone(fault);
         let refused = downs(&outcome)

@@ -62,8 +62,8 @@ fn client_link() -> (Vec<Target>, Vec<Target>, Direction, Vec<u32>) {
 fn a_slow_link_adds_its_time_and_nothing_once_it_is_over() {
     run(3, |world, leader| async move {
         let (nodes, peers, direction, clients) = client_link();
-        let (by, jitter, duration) = (ms(50), Duration::ZERO, SECOND);
-        world.inject(LinkSlow { nodes, peers, direction, clients, by, jitter, duration }.into());
+        let (by, spread, duration) = (ms(50), Duration::ZERO, SECOND);
+        world.inject(LinkSlow { nodes, peers, direction, clients, by, spread, duration }.into());
         let took = ok(&world, leader, get(true)).await;
         assert!((ms(50)..ms(51)).contains(&took), "{took:?}");
         world.sleep(SECOND).await;

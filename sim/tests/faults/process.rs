@@ -17,8 +17,8 @@ use super::{SECOND, config, downs, judged, m, ms, until_leader};
 
 fn kill_at(node: Target, site: &str, nth: u32, power: bool) -> Fault {
     let site = site.parse().expect("a site");
-    let (times, down, duration) = (2, ms(300), 20 * SECOND);
-    KillAt { node, site, nth, times, power, down, duration }.into()
+    let (repeats, down, duration) = (2, ms(300), 20 * SECOND);
+    KillAt { node, site, nth, repeats, power, down, duration }.into()
 }
 
 fn ends(outcome: &RunOutcome) -> usize {
