@@ -26,8 +26,11 @@ pub struct RunSummary {
     /// Chained hash over every boundary event, in hex. Equal seeds give equal hashes.
     pub event_hash: String,
     pub virtual_ms: u64,
-    /// The only field that differs between two runs of the same seed.
+    /// With `cpu_ms` the only field that differs between two runs of the same seed.
     pub wall_ms: u64,
+    /// CPU time of the run's process, the checkers included.
+    #[serde(default)]
+    pub cpu_ms: u64,
     /// Leaderships that began after the first one; the same member elected again counts.
     pub leader_changes: u64,
     /// Highest term reached.

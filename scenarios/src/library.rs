@@ -11,11 +11,12 @@ use crate::swarm;
 use crate::variant;
 
 /// Name and text of every committed scenario, in the order of `list`.
-const COMMITTED: [(&str, &str); 4] = [
+const COMMITTED: [(&str, &str); 5] = [
     ("slow-disk", include_str!("../slow-disk.toml")),
     ("slow-disk-long", include_str!("../slow-disk-long.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("crash-storm", include_str!("../crash-storm.toml")),
+    ("throughput", include_str!("../throughput.toml")),
 ];
 
 /// Histograms of real disks that come with the binary, as scenarios name them.

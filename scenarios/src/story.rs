@@ -71,9 +71,11 @@ fn figures(s: &RunSummary) -> Vec<String> {
             s.leader_changes, s.elections, s.split_votes, s.planned_transfers, s.terms
         ),
         format!(
-            "  virtual {} in {} ms of real time, event hash {}",
+            "  virtual {} in {} ms of real time, {} ms of CPU ({} times as fast), event hash {}",
             seconds(s.virtual_ms),
             s.wall_ms,
+            s.cpu_ms,
+            s.virtual_ms / s.cpu_ms.max(1),
             s.event_hash
         ),
     ]

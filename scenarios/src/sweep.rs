@@ -59,7 +59,7 @@ pub fn table(profile: &str, runs: &[&RunSummary]) -> Vec<String> {
         runs.iter().filter(|run| run.verdict == Verdict::Fail).count()
     )];
     type Figure = (&'static str, fn(&RunSummary) -> Option<u64>);
-    let figures: [Figure; 10] = [
+    let figures: [Figure; 11] = [
         ("longest put gap, ms", |run| Some(run.longest_put_gap_ms)),
         ("leader changes", |run| Some(run.leader_changes)),
         ("split votes", |run| Some(run.split_votes)),
@@ -70,6 +70,7 @@ pub fn table(profile: &str, runs: &[&RunSummary]) -> Vec<String> {
         ("put p99, µs", |run| run.put_p99_us),
         ("virtual ms", |run| Some(run.virtual_ms)),
         ("wall ms", |run| Some(run.wall_ms)),
+        ("CPU ms", |run| Some(run.cpu_ms)),
     ];
     lines.push(format!("  {:<22}{:>12}{:>12}{:>12}", "", "min", "median", "max"));
     for (name, figure) in figures {
