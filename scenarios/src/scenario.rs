@@ -359,8 +359,16 @@ fn sum(weights: &serde_json::Value) -> u64 {
     weights.as_object().map_or(0, |w| w.values().filter_map(serde_json::Value::as_u64).sum())
 }
 
+/// Names of a kind's own parameters: one that is called as a key of the schedule is the fault's.
+pub fn own_keys(kind: &str) -> Vec<&'static str> {
+    let kinds = Fault::KINDS.iter().filter(|info| info.name == kind);
+    kinds.flat_map(|info| info.parameters).map(|parameter| parameter.name).collect()
+}
+
 fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
-    let times: Table = FAULT_TIMES.iter().filter_map(|key| entry.remove_entry(*key)).collect();
+    let own = own_keys(entry.get("kind").and_then(toml::Value::as_str).unwrap_or_default());
+    let keys = FAULT_TIMES.iter().filter(|key| !own.contains(key));
+    let times: Table = keys.filter_map(|key| entry.remove_entry(*key)).collect();
     let times: FaultTimes = from_entry(times)?;
     let fault: Fault = from_entry(entry)?;
     fault.check()?;

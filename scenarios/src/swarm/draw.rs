@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use detkv_core::MemberId;
 use detkv_sim_world::Fault;
-use detkv_sim_world::client::{Compactor, Mixed, PutLoad, Watcher};
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
 use detkv_sim_world::duration::format;
@@ -16,6 +15,9 @@ use detkv_sim_world::rng::stream;
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::scenario::own_keys;
+
+use super::loads::loads;
 use super::models::{disk, net};
 
 /// A drawn run.
@@ -173,60 +175,15 @@ impl Swarm {
 
     fn workloads(&mut self) {
         let mut draw = self.section("workloads");
-        let mut list: Vec<Value> = Vec::new();
-        let mut add = |kind: &str, load: Value| {
-            let mut table = Table::from_iter([("kind".to_owned(), kind.into())]);
-            table.extend(load.as_table().expect("a workload is a table").clone());
-            list.push(table.into());
-        };
-        let mut named = Vec::new();
-        if draw.chance(85) {
-            let load = mixed(&mut draw);
-            self.clients += load.clients;
-            add("mixed", value(load));
-            named.push("mixed");
-        }
-        if named.is_empty() || draw.chance(30) {
-            let load = PutLoad {
-                clients: draw.uniform(1, 6) as u32,
-                puts_per_sec: draw.number(10, 300) as u32,
-                pinned: draw.chance(50),
-                keys: draw.number(1, 1_000) as u32,
-                value_bytes: draw.number(1, 8 << 10) as usize,
-                timeout: draw.millis(100, 2_000),
-                in_flight: draw.number(1, 64) as u32,
-            };
-            self.clients += load.clients;
-            add("put-load", value(load));
-            named.push("put-load");
-        }
-        for _ in 0..draw.pick(&[0, 1, 1, 2]) {
-            let watcher = Watcher {
-                clients: draw.uniform(1, 4) as u32,
-                prefix: draw.pick(&["", "", "mix", "mix1"]).to_owned(),
-                prev_kv: draw.chance(50),
-                progress_notify: draw.chance(50),
-                fragment: draw.chance(50),
-                pinned: draw.chance(50),
-            };
-            self.clients += watcher.clients;
-            add("watcher", value(watcher));
-            named.push("watcher");
-        }
-        if draw.chance(60) {
-            let compactor = Compactor {
-                every: draw.millis(200, 5_000),
-                keep: draw.number(1, 1_000) as u32,
-                timeout: draw.millis(100, 2_000),
-            };
-            add("compactor", value(compactor));
-            named.push("compactor");
-        }
+        let list = loads(&mut draw);
+        let mut named: Vec<&str> = list.iter().map(|load| load.kind).collect();
+        named.sort_unstable();
         named.dedup();
         for kind in named {
             self.option("workload", kind);
         }
-        self.set("workload", list);
+        self.clients = list.iter().map(|load| load.clients).sum();
+        self.set("workload", list.into_iter().map(|load| load.table).collect::<Vec<Value>>());
     }
 
     /// Which kinds there are is drawn first: a run with few kinds goes deep in them.
@@ -269,11 +226,12 @@ impl Swarm {
         let at = draw.uniform(0, load_ms);
         let mut table = value(&fault).as_table().expect("a fault is a table").clone();
         table.insert("at".into(), millis(Duration::from_millis(at)));
-        if draw.chance(30) {
+        let own = own_keys(kind);
+        if draw.chance(30) && !own.contains(&"times") && !own.contains(&"every") {
             table.insert("times".into(), (draw.number(2, 6) as i64).into());
             table.insert("every".into(), millis(draw.millis(100, 4_000)));
         }
-        if draw.chance(50) {
+        if draw.chance(50) && !own.contains(&"jitter") {
             table.insert("jitter".into(), millis(draw.millis(1, 1_000)));
         }
         let mut entries = Vec::new();
@@ -313,24 +271,4 @@ fn slow_cpu(times: u64, readers: u64) -> Value {
         };
     }
     cpu
-}
-
-fn mixed(draw: &mut Draw) -> Mixed {
-    let mut load = Mixed {
-        clients: draw.uniform(1, 8) as u32,
-        calls_per_sec: draw.number(20, 400) as u32,
-        keys: draw.number(1, 200) as u32,
-        value_bytes: draw.number(1, 4 << 10) as usize,
-        timeout: draw.millis(100, 2_000),
-        in_flight: draw.number(1, 16) as u32,
-        ..Mixed::default()
-    };
-    // Each call is off in a third of the runs; puts never are, so that there is something to read.
-    let mut weights = value(load.weights);
-    for (name, weight) in weights.as_table_mut().expect("weights are a table") {
-        let drawn = if draw.chance(67) { draw.number(1, 40) } else { u64::from(name == "put") };
-        *weight = (drawn as i64).into();
-    }
-    load.weights = weights.try_into().expect("every weight is a number");
-    load
 }

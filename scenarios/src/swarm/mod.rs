@@ -8,6 +8,7 @@
 //! virtual time (`run`).
 
 mod draw;
+mod loads;
 mod models;
 mod outcome;
 
