@@ -20,8 +20,15 @@ use detkv_sim::history::History;
 
 fn main() {
     let ops = std::env::args().nth(1).map_or(1_000_000, |n| n.parse().expect("a number"));
-    let shape =
-        Shape { ops, clients: 16, keys: 100, watchers: 3, value_bytes: 256, lost_per_mille: 5 };
+    let shape = Shape {
+        ops,
+        clients: 16,
+        keys: 100,
+        watchers: 3,
+        value_bytes: 256,
+        lost_per_mille: 5,
+        ..Shape::default()
+    };
     let started = Instant::now();
     let history = make(shape);
     println!(

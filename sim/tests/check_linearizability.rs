@@ -184,6 +184,20 @@ fn checker_rejects_a_read_below_an_acknowledged_compaction() {
 }
 
 #[test]
+fn checker_rejects_a_read_behind_a_compaction_that_has_not_returned() {
+    let (mut script, _) = two_puts();
+    let compact = pb::CompactionRequest { revision: 3, physical: false };
+    let compaction = script.call(1, Request::Compact(compact));
+    let done = script.take_effect(compaction);
+    script.run(2, put("b", "1"));
+    // At revision 4, so behind the compaction, which was answered at 3.
+    let Request::Range(range) = get("a") else { unreachable!("get is a range") };
+    script.run(3, Request::Range(pb::RangeRequest { revision: 2, ..range }));
+    script.answer(compaction, done);
+    rejects(&script, &Linearizability, "compacted revision was read");
+}
+
+#[test]
 fn checker_resolves_a_lost_answer_from_a_later_read() {
     let mut script = Script::new();
     let lost = script.call(1, put("a", "1"));

@@ -91,41 +91,62 @@ pub(super) fn check_answer(
 struct Compactions {
     /// Return and revision; both go up.
     done: Vec<(detkv_core::Instant, i64)>,
+    /// Revision of the store when it was compacted, and what was cut off; both go up.
+    by_place: Vec<(i64, i64)>,
 }
 
 impl Compactions {
     fn of(case: &Case) -> Self {
-        let mut done: Vec<_> = case
-            .history
-            .operations()
-            .iter()
-            .filter_map(|op| match (&op.call, &op.outcome) {
-                (Call::Compact { revision }, Outcome::Done { .. }) => {
-                    Some((op.returned, *revision))
-                }
-                _ => None,
-            })
-            .collect();
+        let compactions = case.history.operations().iter().filter_map(|op| {
+            let (Call::Compact { revision }, Outcome::Done { revision: place, .. }) =
+                (&op.call, &op.outcome)
+            else {
+                return None;
+            };
+            Some((op.returned, *place, *revision))
+        });
+        let (mut done, mut by_place): (Vec<_>, Vec<_>) = compactions
+            .map(|(returned, place, revision)| ((returned, revision), (place, revision)))
+            .unzip();
         done.sort_unstable();
-        let mut highest = i64::MIN;
-        for (_, revision) in &mut done {
-            highest = highest.max(*revision);
-            *revision = highest;
-        }
-        Self { done }
+        by_place.sort_unstable();
+        highest_so_far(done.iter_mut().map(|(_, revision)| revision));
+        highest_so_far(by_place.iter_mut().map(|(_, revision)| revision));
+        Self { done, by_place }
     }
 
     fn check(&self, id: OpId, op: &Operation) -> Result<(), Violation> {
         let Call::Range(range) = &op.call else { return Ok(()) };
-        let before = self.done.partition_point(|(returned, _)| *returned < op.called);
-        if range.revision > 0 && before > 0 && range.revision < self.done[before - 1].1 {
-            let message = format!(
-                "{id} read revision {}, which was compacted at {} before",
-                range.revision,
-                self.done[before - 1].1
-            );
-            return Err(Violation::new("compacted revision was read", message, vec![id]));
+        if range.revision <= 0 || self.done.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let before = self.done.partition_point(|(returned, _)| *returned < op.called);
+        let in_time = self.done[..before].last().map(|(_, revision)| *revision);
+        // At an earlier revision of the store is before, whatever the clock says.
+        let behind = match op.outcome {
+            Outcome::Done { revision, .. } => {
+                self.by_place.partition_point(|(place, _)| *place < revision)
+            }
+            _ => 0,
+        };
+        let in_place = self.by_place[..behind].last().map(|(_, revision)| *revision);
+        match in_time.max(in_place) {
+            Some(compacted) if range.revision < compacted => {
+                let message = format!(
+                    "{id} read revision {}, which was compacted at {compacted} before",
+                    range.revision
+                );
+                Err(Violation::new("compacted revision was read", message, vec![id]))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn highest_so_far<'a>(revisions: impl Iterator<Item = &'a mut i64>) {
+    let mut highest = i64::MIN;
+    for revision in revisions {
+        highest = highest.max(*revision);
+        *revision = highest;
     }
 }

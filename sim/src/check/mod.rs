@@ -27,6 +27,7 @@ mod state;
 mod times;
 mod unknown;
 mod watch;
+pub mod wgl;
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -105,6 +106,11 @@ impl<'h> Case<'h> {
     /// The writes in the order of their revisions, or why there is no such order.
     fn log(&self) -> Result<&Log<'h>, &Violation> {
         self.log.get_or_init(|| replay::replay(self.history)).as_ref()
+    }
+
+    /// Whether every change is known. If not, reads of what may have changed unseen are taken as right.
+    pub fn is_complete(&self) -> bool {
+        self.log().is_ok_and(Log::is_complete)
     }
 
     /// The members' Raft logs, replayed.

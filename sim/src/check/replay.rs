@@ -304,6 +304,13 @@ impl<'h> Replayer<'h> {
 
     /// Nobody saw what changed: everything that an open write or a lease could touch becomes unknown.
     fn unseen(&mut self, revision: i64, deadline: Instant) -> Result<Vec<Effect>, Violation> {
+        let may_expire = self.attached.values().any(|keys| !keys.is_empty());
+        if self.log.unknown.is_empty()
+            && !may_expire
+            && let Some(effects) = self.unknowns.only_one(&self.log.model, revision, deadline)
+        {
+            return Ok(effects);
+        }
         let mut touched = self.unknowns.touchable(&self.log.model, deadline);
         touched.extend(self.attached.values().flatten());
         if touched.is_empty() {

@@ -310,6 +310,35 @@ impl Unknowns {
         found
     }
 
+    /// The effects of the one open write that could have made `revision`, of which nothing was seen.
+    /// `None`: there are none, several, or one of which that cannot be told.
+    pub fn only_one(
+        &mut self,
+        model: &Model,
+        revision: i64,
+        deadline: Instant,
+    ) -> Option<Vec<Effect>> {
+        let mut found = None;
+        for (place, open) in self.open.iter().enumerate() {
+            if open.called > deadline {
+                continue;
+            }
+            let operation = model.history.operation(open.id);
+            let effects = effects_of(model, operation, revision, None).ok()?;
+            let is_sure = effects.iter().all(|effect| effect.slot != Slot::Unknown);
+            if effects.is_empty() {
+                continue;
+            }
+            if found.is_some() || !is_sure {
+                return None;
+            }
+            found = Some((place as u32, effects));
+        }
+        let (place, effects) = found?;
+        self.holes.push(Hole { revision, candidates: vec![place] });
+        Some(effects)
+    }
+
     /// Keys that an open write called by `deadline` could change.
     pub fn touchable(&self, model: &Model, deadline: Instant) -> BTreeSet<Rank> {
         let open = self.open.iter().filter(|open| open.called <= deadline);

@@ -88,7 +88,7 @@ pub fn bytes(text: &str) -> Bytes {
 }
 
 /// The reference store: rows, and the events of every revision.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Store {
     pub rows: BTreeMap<Bytes, KeyValue>,
     /// `revisions[i]`: the events of revision `i + 2`, with `prev_kv`.
@@ -289,7 +289,9 @@ pub struct Script {
     pub store: Store,
     pub history: History,
     pub now: Instant,
-    requests: Vec<Request>,
+    /// Everything recorded, where a test wants to change it afterwards.
+    pub events: Option<Vec<(Instant, Event)>>,
+    pub requests: Vec<Request>,
     watches: u32,
 }
 
@@ -305,6 +307,7 @@ impl Script {
             store: Store::default(),
             history: History::new(),
             now: Instant::ZERO,
+            events: None,
             requests: Vec::new(),
             watches: 0,
         }
@@ -312,6 +315,9 @@ impl Script {
 
     pub fn record(&mut self, event: Event) {
         self.now = self.now + Duration::from_millis(1);
+        if let Some(events) = &mut self.events {
+            events.push((self.now, event.clone()));
+        }
         self.history.record(self.now, event);
     }
 

@@ -8,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 
 use super::{
-    Script, bytes, delete, get, get_all, get_serializable, guarded_put, put, put_request, watch_all,
+    Script, Store, bytes, delete, get, get_all, get_serializable, guarded_put, put, put_request,
+    watch_all,
 };
 
 #[derive(Clone, Copy)]
@@ -20,11 +21,40 @@ pub struct Shape {
     pub value_bytes: usize,
     /// Of 1000 calls, how many get no answer.
     pub lost_per_mille: u32,
+    /// What the store does wrong now and then.
+    pub bug: Option<Bug>,
+    /// Keep what is recorded, to change it afterwards.
+    pub keep_events: bool,
+    /// Read everything back at the end, a watch of the past included; else one plain read.
+    pub readout: bool,
+    /// Some reads are serializable.
+    pub serializable: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bug {
+    /// A request is answered and has no effect.
+    Lost,
+    /// It takes effect twice.
+    Twice,
+    /// It is answered by what the store was some time ago.
+    Stale,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { ops: 200, clients: 5, keys: 5, watchers: 2, value_bytes: 8, lost_per_mille: 50 }
+        Self {
+            ops: 200,
+            clients: 5,
+            keys: 5,
+            watchers: 2,
+            value_bytes: 8,
+            lost_per_mille: 50,
+            bug: None,
+            keep_events: false,
+            readout: true,
+            serializable: true,
+        }
     }
 }
 
@@ -47,9 +77,11 @@ struct Generator {
     clients: Vec<Open>,
     watchers: Vec<Watcher>,
     called: u32,
+    /// The store some time ago, for a stale answer.
+    old: Store,
 }
 
-/// A history in which nothing is wrong.
+/// A history in which nothing is wrong, unless the shape has a bug.
 pub fn good_history(seed: u64, shape: Shape) -> Script {
     let mut generator = Generator {
         rng: ChaCha8Rng::seed_from_u64(seed),
@@ -58,7 +90,9 @@ pub fn good_history(seed: u64, shape: Shape) -> Script {
         clients: (0..shape.clients).map(|_| Open::Idle).collect(),
         watchers: Vec::new(),
         called: 0,
+        old: Store::default(),
     };
+    generator.script.events = shape.keep_events.then(Vec::new);
     for _ in 0..shape.watchers {
         let request = watch_all(1);
         let watch = generator.script.watch(request.clone());
@@ -70,7 +104,11 @@ pub fn good_history(seed: u64, shape: Shape) -> Script {
     for watcher in 0..generator.watchers.len() {
         generator.deliver(watcher);
     }
-    generator.script.read_back();
+    if shape.readout {
+        generator.script.read_back();
+    } else {
+        generator.script.run(8, get_all());
+    }
     generator.script
 }
 
@@ -100,7 +138,7 @@ impl Generator {
                 self.script.fail(op, Failure::Unknown);
             }
             Open::Called(op) => {
-                let reply = self.script.take_effect(op);
+                let reply = self.take_effect(op);
                 self.clients[client] = Open::Done(op, Box::new(reply));
             }
             Open::Done(op, reply) => self.script.answer(op, *reply),
@@ -111,14 +149,35 @@ impl Generator {
         }
     }
 
+    fn take_effect(&mut self, op: OpId) -> Reply {
+        if self.shape.bug.is_none() {
+            return self.script.take_effect(op);
+        }
+        if self.below(8) == 0 {
+            self.old = self.script.store.clone();
+        }
+        let bug = self.shape.bug.filter(|_| self.below(6) == 0);
+        let request = self.script.requests[op.0 as usize].clone();
+        match bug {
+            None => self.script.take_effect(op),
+            Some(Bug::Lost) => self.script.store.clone().run(&request),
+            Some(Bug::Stale) => self.old.clone().run(&request),
+            Some(Bug::Twice) => {
+                let first = self.script.take_effect(op);
+                let second = self.script.take_effect(op);
+                if self.below(2) == 0 { first } else { second }
+            }
+        }
+    }
+
     fn request(&mut self) -> Request {
         let key = format!("k{}", self.below(self.shape.keys));
         let value = format!("{:0width$}", self.called, width = self.shape.value_bytes);
         match self.below(20) {
             0..8 => put(&key, &value),
             8..12 => get(&key),
-            12 => get_serializable(&key),
-            13 => delete(&key),
+            12 if self.shape.serializable => get_serializable(&key),
+            12 | 13 => delete(&key),
             14 => get_all(),
             15 => {
                 let revision = 1 + i64::from(self.below(self.script.store.revision() as u32));
