@@ -306,6 +306,22 @@ fn checker_explains_a_lease_expiry_and_rejects_one_that_left_a_key() {
 }
 
 #[test]
+fn checker_does_not_take_a_second_revoke_for_the_first() {
+    let mut script = Script::new();
+    let grant = pb::LeaseGrantRequest { id: 5, ttl: 10 };
+    script.run(1, Request::LeaseGrant(grant));
+    script.run(1, Request::Put(pb::PutRequest { lease: 5, ..put_request("a", "1") }));
+    let revoke = Request::LeaseRevoke(pb::LeaseRevokeRequest { id: 5 });
+    let lost = script.call(1, revoke.clone());
+    script.fail(lost, Failure::Unknown);
+    script.take_effect(lost);
+    // Shows the revision of the first revoke, and not what it did.
+    script.run(2, get("b"));
+    script.run(1, revoke);
+    accepts(&script, &Linearizability);
+}
+
+#[test]
 fn checker_lets_go_of_what_nobody_saw() {
     // The lost put was overwritten before anybody looked: its revision is known by its absence only.
     let mut script = Script::new();

@@ -245,9 +245,14 @@ impl<'h> Replayer<'h> {
     /// What was seen must agree: a revoke of an emptied lease carries the revision that emptied it.
     fn revoked(&mut self, revision: i64, seen: Option<&Seen>) -> Option<Vec<Effect>> {
         for id in self.revokes.get(&revision)? {
-            let Call::LeaseRevoke { id: lease } = self.log.model.history.operation(*id).call else {
+            let operation = self.log.model.history.operation(*id);
+            let Call::LeaseRevoke { id: lease } = operation.call else {
                 unreachable!("only revokes are kept here")
             };
+            // Of a lease that another revoke, which got no answer, had ended before.
+            if operation.called > self.log.first_seen(revision) {
+                continue;
+            }
             // Shown to somebody before the revoke was called: something else emptied the lease.
             let called = self.log.model.history.operation(*id).called;
             if self.log.first_seen(revision) < called {
