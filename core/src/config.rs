@@ -88,6 +88,8 @@ pub struct Config {
     pub corrupt_check_interval: Option<Duration>,
     /// Time between two comparisons of the hashes taken at compactions.
     pub compact_hash_check_interval: Option<Duration>,
+    /// Byte credit of one watch stream: more than this waits in the store, not in memory.
+    pub watch_stream_bytes: u64,
     /// WAL segment size; tests make it small.
     pub wal_segment_bytes: u64,
     /// Version reported to clients, `X.Y.Z`.
@@ -126,6 +128,7 @@ impl Config {
             initial_corrupt_check: false,
             corrupt_check_interval: None,
             compact_hash_check_interval: None,
+            watch_stream_bytes: crate::limits::WATCH_STREAM_BYTES_MAX,
             wal_segment_bytes: crate::limits::WAL_SEGMENT_BYTES,
             version: VERSION.to_owned(),
         }

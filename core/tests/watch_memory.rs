@@ -66,8 +66,12 @@ const WATCHES: u64 = 100_000;
 
 /// Bytes per watch, its share of the stream included.
 fn bytes_per_watch(per_stream: u64, range_end: impl Fn(&str) -> String) -> usize {
-    let options =
-        WatchOptions { progress_interval: Duration::from_secs(600), fragment_bytes: 1, seed: 1 };
+    let options = WatchOptions {
+        progress_interval: Duration::from_secs(600),
+        fragment_bytes: 1,
+        stream_bytes: 1 << 20,
+        seed: 1,
+    };
     let before = LIVE.load(Relaxed);
     let mut hub = WatchHub::new(options);
     for i in 0..WATCHES {

@@ -30,6 +30,7 @@ fn watched(reader: &StoreReader, start: i64) -> Vec<i64> {
     let mut hub = WatchHub::new(WatchOptions {
         progress_interval: Duration::from_secs(600),
         fragment_bytes: 2 << 20,
+        stream_bytes: 1 << 20,
         seed: 1,
     });
     hub.open_stream(Instant::ZERO, S);

@@ -9,7 +9,8 @@
 //! | [`run`] | the record of a simulated run and its JSON summary |
 //! | [`page`] | the page of one or several runs |
 //! | [`bench`] | the record of a bench of real processes, and its page |
-//! | `timeline` | its picture: faults, roles, latency over virtual time |
+//! | [`table`] | scenarios over many seeds: the record and its page |
+//! | `timeline` | a run's picture: faults, roles, latency over virtual time |
 //! | `thin` | thins 100,000 puts out to what a page can show, outliers kept |
 //! | `scale`, `html` | axes; escaping and words for numbers |
 
@@ -18,5 +19,6 @@ mod html;
 pub mod page;
 pub mod run;
 mod scale;
+pub mod table;
 mod thin;
 mod timeline;

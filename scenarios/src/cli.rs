@@ -49,6 +49,42 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// The documented failure modes, each in its profiles, over many seeds: a table and a page
+    Table {
+        /// Scenarios [default: the seven failure modes]
+        scenarios: Vec<String>,
+        #[arg(long, value_name = "A..B", value_parser = seeds)]
+        seeds: Range<u64>,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+        /// Where the page goes
+        #[arg(long, value_name = "FILE.html", default_value = "out/table.html")]
+        report: PathBuf,
+        /// Write the table as JSON
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Compares the latency scenarios' figures with reports/baselines: exactly
+    Baseline {
+        /// Make the figures of now the baseline, and print what moved
+        #[arg(long)]
+        update: bool,
+        #[arg(long, value_name = "FOLDER", default_value = "reports/baselines")]
+        dir: PathBuf,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+    },
+    /// Leader changes per hour on disks of real clusters, clustered and not, in both profiles
+    Incidents {
+        /// Virtual hours of each
+        #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+        hours: u64,
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        jobs: Option<u32>,
+        /// Write the rows as an array
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
     /// Lists the figures that a scenario may expect
     Figures,
     /// Runs a scenario over many seeds, one process each

@@ -11,12 +11,21 @@ use crate::swarm;
 use crate::variant;
 
 /// Name and text of every committed scenario, in the order of `list`.
-const COMMITTED: [(&str, &str); 5] = [
+const COMMITTED: [(&str, &str); 14] = [
     ("slow-disk", include_str!("../slow-disk.toml")),
     ("slow-disk-long", include_str!("../slow-disk-long.toml")),
+    ("minority-leader", include_str!("../minority-leader.toml")),
+    ("leader-storm", include_str!("../leader-storm.toml")),
+    ("watch-starvation", include_str!("../watch-starvation.toml")),
+    ("snapshot-transfer", include_str!("../snapshot-transfer.toml")),
+    ("quota", include_str!("../quota.toml")),
+    ("disk-full", include_str!("../disk-full.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("crash-storm", include_str!("../crash-storm.toml")),
     ("throughput", include_str!("../throughput.toml")),
+    ("put-latency", include_str!("../put-latency.toml")),
+    ("get-latency", include_str!("../get-latency.toml")),
+    ("watch-latency", include_str!("../watch-latency.toml")),
 ];
 
 /// Histograms of real disks that come with the binary, as scenarios name them.
@@ -169,9 +178,10 @@ mod tests {
         let readme = include_str!("../README.md");
         let (_, block) = readme.split_once("```toml\n").expect("the README shows the vocabulary");
         let (block, _) = block.split_once("```").expect("the block ends");
-        let scenario =
-            Scenario::parse("readme", "README.md", block, &read_incident).expect("it parses");
-        assert_eq!((scenario.workloads.len(), scenario.faults.len()), (4, 1));
+        let parse = |text: &str| Scenario::parse("readme", "README.md", text, &read_incident);
+        let scenario = parse(block).expect("it parses");
+        assert_eq!((scenario.workloads.len(), scenario.faults.len()), (11, 1));
+        parse(&variant::of(block, "hdd")).expect("its variant parses");
     }
 
     #[test]

@@ -10,15 +10,18 @@
 //! | `run` | one run in this process |
 //! | `figures`, `timeline`, `report`, `story` | what came of it |
 //! | `child` | starting this program again for one seed |
-//! | `sweep`, `determinism` | many seeds |
+//! | `sweep`, `determinism`, `incidents` | many seeds |
+//! | `baseline` | exact figures, compared with files |
 //! | `swarm` | many seeds, each with options of its own |
 
+mod baseline;
 mod child;
 mod cli;
 mod determinism;
 mod expect;
 mod faults;
 mod figures;
+mod incidents;
 mod library;
 mod options;
 mod place;
@@ -28,6 +31,7 @@ mod scenario;
 mod story;
 mod swarm;
 mod sweep;
+mod table;
 mod timeline;
 mod variant;
 mod zoo;
@@ -107,6 +111,27 @@ fn dispatch(command: Command) -> Result<End, Failure> {
                 print!("{}", faults::table());
             }
             Ok(End::Pass)
+        }
+        Command::Table { scenarios, seeds, jobs, report, json } => {
+            let named = !scenarios.is_empty();
+            let scenarios =
+                if named { scenarios } else { table::FAILURE_MODES.map(str::to_owned).to_vec() };
+            for name in &scenarios {
+                library::find(name, &[]).map_err(Failure::Usage)?;
+            }
+            let again = if named { format!(" {}", scenarios.join(" ")) } else { String::new() };
+            let again = format!(
+                "cargo run --release --bin detkv-sim -- table{again} --seeds {}..{}",
+                seeds.start, seeds.end
+            );
+            let seeds: Vec<u64> = seeds.collect();
+            let mut table = table::run(&this_binary()?, &scenarios, &seeds, parallel(jobs), job)?;
+            table.reproduce = again;
+            Ok(show_table(&table, &report, json.as_deref())?)
+        }
+        Command::Baseline { update, dir, jobs } => Ok(run_baseline(&dir, update, parallel(jobs))?),
+        Command::Incidents { hours, jobs, json } => {
+            Ok(run_incidents(hours, parallel(jobs), json.as_deref())?)
         }
         Command::Figures => {
             let figures = figures::FIGURES.iter();
@@ -290,6 +315,50 @@ fn list() -> anyhow::Result<End> {
         names.iter().map(String::as_str).filter(|name| library::is_variant(name)).collect();
     println!("variants: {}", variants.join(", "));
     Ok(End::Pass)
+}
+
+fn show_table(
+    table: &detkv_reports::table::TableReport,
+    page: &Path,
+    json: Option<&Path>,
+) -> anyhow::Result<End> {
+    table::lines(table).iter().for_each(|line| println!("{line}"));
+    write_file(page, detkv_reports::table::table_page(table).as_bytes())?;
+    println!("page {}", page.display());
+    if let Some(path) = json {
+        write_json(path, table)?;
+        println!("figures {}", path.display());
+    }
+    println!("{} runs failed, {} s of wall time", table.failed(), table.wall_ms / 1000);
+    println!("again: {}", table.reproduce);
+    Ok(if table.failed() == 0 { End::Pass } else { End::Fail })
+}
+
+fn run_baseline(folder: &Path, update: bool, parallel: usize) -> anyhow::Result<End> {
+    let compared = baseline::run(&this_binary()?, folder, update, parallel, job)?;
+    let mut moved = 0;
+    for one in &compared {
+        println!("{}: {} figures, {} moved", one.scenario, one.figures, one.differences.len());
+        one.differences.iter().for_each(|line| println!("  {line}"));
+        moved += one.differences.len();
+    }
+    if moved > 0 && !update {
+        println!("if that is meant: cargo run --release --bin detkv-sim -- baseline --update");
+        return Ok(End::Fail);
+    }
+    Ok(End::Pass)
+}
+
+fn run_incidents(hours: u64, parallel: usize, json: Option<&Path>) -> anyhow::Result<End> {
+    println!("{hours} virtual hours each, {parallel} processes at a time");
+    let rows = incidents::run(&this_binary()?, hours, parallel, job)?;
+    incidents::table(&rows).iter().for_each(|line| println!("{line}"));
+    if let Some(path) = json {
+        write_json(path, &rows)?;
+        println!("figures {}", path.display());
+    }
+    println!("again: cargo run --release --bin detkv-sim -- incidents --hours {hours}");
+    Ok(if rows.iter().all(|row| row.failures.is_empty()) { End::Pass } else { End::Fail })
 }
 
 /// Processes at a time.

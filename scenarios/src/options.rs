@@ -20,6 +20,7 @@ pub struct MemberOptions {
     pub snapshot_catchup_entries: Option<u64>,
     pub wal_segment_bytes: Option<u64>,
     pub quota_bytes: Option<u64>,
+    pub watch_stream_bytes: Option<u64>,
 }
 
 /// `[member]` with what `[member.coupled]` and `[member.decoupled]` say otherwise.
@@ -65,6 +66,7 @@ impl MemberOptions {
         set(&mut config.snapshot_count, self.snapshot_count);
         set(&mut config.snapshot_catchup_entries, self.snapshot_catchup_entries);
         set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
+        set(&mut config.watch_stream_bytes, self.watch_stream_bytes);
         if self.quota_bytes.is_some() {
             config.quota_bytes = self.quota_bytes;
         }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use detkv_core::{Instant, MemberId};
-use detkv_sim_world::client::{Clients, Readout, WatchProgress};
+use detkv_sim_world::client::{Clients, Readout, WatchProgress, resolve};
 use detkv_sim_world::fault::{Fault, Kill, PowerLoss, Restart, Target};
 use detkv_sim_world::history::{Event, Fact, Phase};
 use detkv_sim_world::{Counters, Handle, NodeStatus, RunOutcome, Sim, SimConfig, TraceOptions};
@@ -29,6 +29,8 @@ pub struct Finished {
     pub groups: Vec<(Range<u32>, usize)>,
     /// What disks and links had done when the warm-up ended, and when the load did.
     pub counters: Option<(Counters, Counters)>,
+    /// The most that any member held for watchers that had not taken it.
+    pub watch_buffered_bytes: u64,
     /// What did not converge.
     pub stuck: Option<String>,
 }
@@ -46,15 +48,15 @@ pub fn run(
     let outcome = Sim::run(config, {
         let (scenario, notes) = (scenario.clone(), notes.clone());
         |handle| async move {
-            if let Err(what) = script(&scenario, handle.clone(), &notes, leak).await {
+            if let Err(what) = script(&scenario, handle.clone(), notes.clone(), leak).await {
                 let why = handle.explain().join("\n      ");
                 notes.borrow_mut().stuck = Some(format!("{what}\n      {why}"));
             }
         }
     });
-    let Notes { stuck, groups, counters } = notes.take();
+    let Notes { stuck, groups, counters, watch_buffered_bytes } = notes.take();
     let counters = <[Counters; 2]>::try_from(counters).ok().map(|[warm, end]| (warm, end));
-    Finished { outcome, groups, counters, stuck }
+    Finished { outcome, groups, counters, watch_buffered_bytes, stuck }
 }
 
 /// What the script notes down on its way.
@@ -63,6 +65,7 @@ struct Notes {
     stuck: Option<String>,
     groups: Vec<(Range<u32>, usize)>,
     counters: Vec<Counters>,
+    watch_buffered_bytes: u64,
 }
 
 fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions) -> SimConfig {
@@ -87,7 +90,7 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
 async fn script(
     scenario: &Scenario,
     handle: Handle,
-    notes: &RefCell<Notes>,
+    notes: Rc<RefCell<Notes>>,
     leak: Option<&'static Leak>,
 ) -> Result<(), String> {
     wait_until(&handle, FIRST_LEADER, || handle.leader().is_some())
@@ -109,12 +112,15 @@ async fn script(
             Workload::Kubernetes(load) => load.start(&clients, &progress, end),
             Workload::KeepAlive(load) => load.start(&clients, end),
             Workload::Bursts(load) => load.start(&clients, end),
+            Workload::Script(script) => script.start(&clients, end),
+            Workload::OneByOne(load) => load.start(&clients, end),
             Workload::Watcher(watcher) => watcher.start(&clients, &progress),
             Workload::SlowWatcher(watcher) => watcher.start(&clients, &progress, end),
             Workload::Compactor(compactor) => compactor.start(&clients, end),
         }
         notes.borrow_mut().groups.push((first..clients.next_number(), place));
     }
+    handle.spawn(sample_buffers(handle.clone(), notes.clone(), end));
     handle.sleep_until(warm).await;
     notes.borrow_mut().counters.push(handle.counters());
     handle.record(Event::Fact(Fact::Phase(Phase::WarmedUp)));
@@ -136,6 +142,18 @@ async fn script(
         .run(&clients, &progress)
         .await
         .map_err(|error| format!("{error} within {:?} after the last fault", scenario.converge))
+}
+
+/// Looks at what members hold for their watchers, now and then. Looking changes nothing.
+async fn sample_buffers(handle: Handle, notes: Rc<RefCell<Notes>>, end: Instant) {
+    while handle.now() < end {
+        for member in handle.members() {
+            let held = handle.metrics(member).map_or(0, |m| m.watch_buffered_bytes.load());
+            let mut notes = notes.borrow_mut();
+            notes.watch_buffered_bytes = notes.watch_buffered_bytes.max(held);
+        }
+        handle.sleep(LOOK).await;
+    }
 }
 
 async fn wait_until(handle: &Handle, limit: Duration, is_so: impl Fn() -> bool) -> Result<(), ()> {
@@ -211,18 +229,5 @@ fn node_of(fault: &Fault) -> Option<Target> {
     match fault {
         Fault::Kill(Kill { node }) | Fault::PowerLoss(PowerLoss { node }) => Some(*node),
         _ => None,
-    }
-}
-
-/// The member that `target` means now; `None` without a leader.
-fn resolve(handle: &Handle, target: Target) -> Option<MemberId> {
-    let leader = handle.leader();
-    match target {
-        Target::Member(member) => Some(member),
-        Target::Leader => leader,
-        Target::Follower(n) => {
-            let others = handle.members().into_iter().filter(|member| Some(*member) != leader);
-            others.into_iter().nth(usize::try_from(n).ok()?.checked_sub(1)?)
-        }
     }
 }

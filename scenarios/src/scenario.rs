@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use detkv_sim_world::client::{
-    Bursts, Compactor, KeepAlive, Kubernetes, Mixed, PutLoad, Robustness, SlowWatcher, Watcher,
+    Bursts, Compactor, KeepAlive, Kubernetes, Mixed, OneByOne, PutLoad, Robustness, Script,
+    SlowWatcher, Watcher,
 };
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
@@ -95,6 +96,8 @@ pub enum Workload {
     Kubernetes(Kubernetes),
     KeepAlive(KeepAlive),
     Bursts(Bursts),
+    OneByOne(OneByOne),
+    Script(Script),
     Watcher(Watcher),
     SlowWatcher(SlowWatcher),
     Compactor(Compactor),
@@ -332,12 +335,14 @@ fn check_workload(workload: &Workload) -> Result<(), String> {
         Workload::Kubernetes(w) => (w.writers, w.writes_per_sec, w.objects, w.readers),
         Workload::KeepAlive(w) => (w.clients, w.leases, w.ttl_secs, w.renewals),
         Workload::Bursts(w) => (1, w.puts, w.keys, u32::from(!w.every.is_zero())),
+        Workload::Script(w) => (w.steps.len() as u32, 1, 1, 1),
+        Workload::OneByOne(w) => (w.clients, 1, w.keys, 1),
         Workload::Watcher(w) => (w.clients, 1, 1, 1),
         Workload::SlowWatcher(w) => (w.clients, 1, 1, 1),
         Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
     };
     for (value, name) in [
-        (clients, "clients` or `writers"),
+        (clients, "clients`, `steps` or `writers"),
         (rate, "puts_per_sec`, `calls_per_sec`, `writes_per_sec`, `leases` or `puts"),
         (keys, "keys`, `objects` or `ttl_secs"),
         (in_flight, "in_flight`, `every`, `readers` or `renewals"),

@@ -60,6 +60,34 @@ fn a_mistake_in_a_file_is_named_with_its_place() {
 }
 
 #[test]
+fn a_mistake_in_a_histogram_is_named_with_its_place_in_that_file() {
+    let folder = folder("\n[disk]\nmodel = \"mine.prom\"\n");
+    let text = "a_seconds_bucket{le=\"1\"} 5\na_seconds_bucket{le=\"+Inf\"} 4\n";
+    fs::write(folder.path().join("mine.prom"), text).expect("it is writable");
+    let ended = detkv_sim_in(folder.path(), &["run", "quick.toml", "--seed", "1"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("mine.prom:2:1: the count is 4, expected"), "{}", ended.err);
+}
+
+#[test]
+fn a_mistake_in_a_variant_or_on_the_command_line_is_named() {
+    let folder = folder("\n[variant.slow]\nduratoin = \"1s\"\n");
+    let ended = detkv_sim_in(folder.path(), &["run", "quick.toml:slow", "--seed", "1"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("quick.toml:11:1: unknown field `duratoin`"), "{}", ended.err);
+    assert!(ended.err.contains("(variant slow)"), "{}", ended.err);
+    for (set, named) in [
+        ("disk.parallel=1", "unknown field `parallel`"),
+        ("disk", "expected KEY=VALUE"),
+        ("disk.model=none.prom", "expected a Prometheus text file"),
+    ] {
+        let ended = detkv_sim(&["run", "slow-disk", "--seed", "1", "--set", set]);
+        assert_eq!(ended.code, Some(2), "{}", ended.err);
+        assert!(ended.err.contains(named) && ended.err.contains("--set"), "{}", ended.err);
+    }
+}
+
+#[test]
 fn list_names_every_scenario() {
     let ended = detkv_sim(&["list"]);
     assert_eq!(ended.code, Some(0));

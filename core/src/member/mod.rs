@@ -145,6 +145,7 @@ impl Member {
         let watches = WatchHub::new(crate::watch::WatchOptions {
             progress_interval: config.watch_progress_interval,
             fragment_bytes: config.request_bytes_max + (512 << 10),
+            stream_bytes: config.watch_stream_bytes,
             seed: rng.next_u64(),
         });
         let mut member = Self {

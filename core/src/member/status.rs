@@ -122,12 +122,14 @@ metrics!(
     watcher_total,
     watch_stream_total,
     slow_watcher_total,
+    watch_buffered_bytes,
     mvcc_put_total,
     mvcc_delete_total,
     mvcc_txn_total,
     lease_granted_total,
     lease_revoked_total,
     lease_expired_total,
+    snapshots_started_total,
     snapshots_sent_total,
     snapshots_installed_total,
     planned_transfers_total,
@@ -265,5 +267,6 @@ impl Member {
         m.watcher_total.set(watches.watchers);
         m.watch_stream_total.set(watches.streams);
         m.slow_watcher_total.set(watches.slow);
+        m.watch_buffered_bytes.set(watches.buffered_bytes);
     }
 }

@@ -121,6 +121,7 @@ impl Member {
         };
         let fields = vec![("to", peer.to_string()), ("snapshot-index", at.index.to_string())];
         self.log(Level::Info, "sending merged snapshot", fields);
+        self.metrics.add(&self.metrics.snapshots_started_total);
         let sending = Sending {
             id,
             pin,

@@ -34,6 +34,8 @@ pub struct WatchOptions {
     pub progress_interval: Duration,
     /// A fragmenting watcher's messages are cut at this many bytes (max request bytes + 512 KiB).
     pub fragment_bytes: usize,
+    /// Byte credit of one stream: handed out and not yet drained.
+    pub stream_bytes: u64,
     pub seed: u64,
 }
 
@@ -56,6 +58,8 @@ pub struct WatchHub {
     /// The last applied revision: what synced watchers have had.
     revision: i64,
     unsynced: u64,
+    /// Sum of the streams' `in_flight`.
+    buffered_bytes: u64,
     pending: Vec<(StreamId, WatchMessage)>,
     /// Kept for its allocation: (watcher, position of an event that reaches it).
     hits: Vec<(Slot, u32)>,
@@ -68,6 +72,8 @@ pub struct WatchCounts {
     pub watchers: u64,
     /// Not synced.
     pub slow: u64,
+    /// Handed out and not yet drained, over all streams.
+    pub buffered_bytes: u64,
 }
 
 impl WatchHub {
@@ -84,6 +90,7 @@ impl WatchHub {
             progress_due: BTreeSet::new(),
             revision: 0,
             unsynced: 0,
+            buffered_bytes: 0,
             pending: Vec::new(),
             hits: Vec::new(),
         }
@@ -93,7 +100,8 @@ impl WatchHub {
         let interval = self.options.progress_interval;
         let jitter = (interval / 10).as_nanos() as u64;
         let interval = interval + Duration::from_nanos(self.rng.next_u64() % jitter.max(1));
-        let before = self.streams.insert(stream, Stream::new(now, interval));
+        let before =
+            self.streams.insert(stream, Stream::new(now, interval, self.options.stream_bytes));
         assert!(before.is_none(), "the driver names each open stream differently");
     }
 
@@ -103,7 +111,9 @@ impl WatchHub {
         for slot in slots {
             self.remove_watcher(slot);
         }
-        self.streams.remove(&stream);
+        if let Some(closed) = self.streams.remove(&stream) {
+            self.buffered_bytes -= closed.in_flight;
+        }
     }
 
     /// A request on a stream; one without content, or on a closed stream, is ignored.
@@ -219,7 +229,9 @@ impl WatchHub {
     pub fn on_drained(&mut self, now: Instant, stream: StreamId, bytes: u64) {
         let Some(drained) = self.streams.get_mut(&stream) else { return };
         let had_credit = drained.has_credit();
-        drained.in_flight = drained.in_flight.saturating_sub(bytes);
+        let bytes = bytes.min(drained.in_flight);
+        drained.in_flight -= bytes;
+        self.buffered_bytes -= bytes;
         if !had_credit && drained.has_credit() && !drained.unsynced.is_empty() {
             self.next_round = self.next_round.min(now);
         }
@@ -347,6 +359,7 @@ impl WatchHub {
             streams: self.streams.len() as u64,
             watchers: self.watchers.len() as u64,
             slow: self.unsynced,
+            buffered_bytes: self.buffered_bytes,
         }
     }
 
@@ -384,6 +397,7 @@ impl WatchHub {
         let bytes = HEAD_BYTES + head.cancel_reason.len() as u64 + events_bytes;
         let stream = self.streams.get_mut(&stream_id).expect("sends go to open streams");
         stream.in_flight += bytes;
+        self.buffered_bytes += bytes;
         if !stream.has_credit() {
             self.ready.remove(&stream_id);
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::watcher::Slot;
-use crate::limits::WATCH_STREAM_BYTES_MAX;
 use crate::time::Instant;
 
 #[derive(Debug)]
@@ -15,6 +14,8 @@ pub(super) struct Stream {
     next_id: i64,
     /// Handed out and not yet drained, bytes.
     pub in_flight: u64,
+    /// From here on nothing more is handed out.
+    credit: u64,
     pub unsynced: BTreeSet<Slot>,
     /// The next catch-up begins behind this slot, so that all get their turn.
     pub turn: Slot,
@@ -32,11 +33,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(opened: Instant, interval: Duration) -> Self {
+    pub(super) fn new(opened: Instant, interval: Duration, credit: u64) -> Self {
         Self {
             ids: BTreeMap::new(),
             next_id: 0,
             in_flight: 0,
+            credit,
             unsynced: BTreeSet::new(),
             turn: 0,
             compacted: 0,
@@ -50,7 +52,7 @@ impl Stream {
 
     /// Another message may be handed out. One may overshoot: else a large one could never go.
     pub(super) fn has_credit(&self) -> bool {
-        self.in_flight < WATCH_STREAM_BYTES_MAX
+        self.in_flight < self.credit
     }
 
     /// The id for a new watcher: `asked`, or for 0 the next free one. `None` when it is in use.
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     fn stream() -> Stream {
-        Stream::new(Instant { ns: 5 }, Duration::from_nanos(10))
+        Stream::new(Instant { ns: 5 }, Duration::from_nanos(10), 1)
     }
 
     #[test]

@@ -129,8 +129,12 @@ pub const S: StreamId = StreamId(1);
 impl World {
     /// With stream `S` open.
     pub fn new() -> Self {
-        let options =
-            WatchOptions { progress_interval: PROGRESS, fragment_bytes: FRAGMENT_BYTES, seed: 7 };
+        let options = WatchOptions {
+            progress_interval: PROGRESS,
+            fragment_bytes: FRAGMENT_BYTES,
+            stream_bytes: 1 << 20,
+            seed: 7,
+        };
         let mut hub = WatchHub::new(options);
         hub.open_stream(Instant::ZERO, S);
         Self { hub, log: Log::default(), now: Instant::ZERO }

@@ -7,6 +7,7 @@ mod leaders;
 mod puts;
 mod reads;
 mod refusals;
+mod snapshots;
 mod watches;
 
 use std::collections::BTreeMap;
@@ -64,12 +65,17 @@ figures! {
     delivery_p50_us: "from a put's call to its event at a watcher that takes what comes",
     delivery_p99_us: "from a put's call to its event at a watcher that takes what comes",
     watch_lag_revisions: "the furthest any watcher fell behind the acknowledged writes",
+    watch_buffered_bytes: "the most that a member held for watchers that had not taken it",
     watches_compacted: "watches that ended because what they had not read was compacted",
     puts_no_space: "puts refused for want of space",
     txns_no_space: "txns refused for want of space",
     grants_no_space: "lease grants refused for want of space",
     deletes_ok: "deletes that succeeded",
     compactions_ok: "compactions that succeeded",
+    snapshots_installed: "snapshots that a follower took from a leader",
+    snapshot_transfer_ms: "the longest time from the start of a snapshot's transfer to its installation",
+    snapshot_bytes: "sent to followers as snapshots",
+    snapshot_bytes_per_sec: "the same over the time of all transfers",
     halts: "members that stopped by themselves: a failed disk",
     fsyncs_per_1000_calls: "of all members, all files",
     wal_fsyncs_per_1000_calls: "of all members, the WAL alone",
@@ -162,14 +168,16 @@ impl Figures {
         };
         watches::figures(history, window, is_slow, &mut set);
         refusals::figures(history, window, &mut set);
+        snapshots::figures(finished, &mut set);
+        set("watch_buffered_bytes", Some(finished.watch_buffered_bytes));
         cost::figures(finished, window, &mut set);
         Self { puts, leaders, values }
     }
 }
 
 /// A watcher that does not take what comes as it comes.
-fn is_slow_watcher(_workload: &Workload) -> bool {
-    false
+fn is_slow_watcher(workload: &Workload) -> bool {
+    matches!(workload, Workload::SlowWatcher(_))
 }
 
 /// Takes the figures of one subject.

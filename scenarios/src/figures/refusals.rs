@@ -6,20 +6,26 @@ use detkv_sim_world::history::{Call, DownHow, Fact, History, Outcome};
 use super::{Set, Window};
 
 pub(super) fn figures(history: &History, window: Window, set: Set<'_>) {
-    let count = |wanted: &dyn Fn(&Call, &Outcome) -> bool| {
-        let operations = history.operations().iter().filter(|op| window.has(op.called));
-        Some(operations.filter(|op| wanted(&op.call, &op.outcome)).count() as u64)
+    let in_window =
+        || history.operations_with_ids().filter(|(_, operation)| window.has(operation.called));
+    // The error itself: a refusal at apply counts as an open outcome for the checkers.
+    let refused = |wanted: &dyn Fn(&Call) -> bool| {
+        let refused = in_window().filter(|(id, operation)| {
+            wanted(&operation.call) && history.error(*id) == Some(&ApiError::NoSpace)
+        });
+        Some(refused.count() as u64)
     };
-    let no_space = |outcome: &Outcome| matches!(outcome, Outcome::Failed(error) if matches!(**error, ApiError::NoSpace));
-    let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Done { .. });
-    set("puts_no_space", count(&|call, end| matches!(call, Call::Put(_)) && no_space(end)));
-    set("txns_no_space", count(&|call, end| matches!(call, Call::Txn(_)) && no_space(end)));
-    set(
-        "grants_no_space",
-        count(&|call, end| matches!(call, Call::LeaseGrant { .. }) && no_space(end)),
-    );
-    set("deletes_ok", count(&|call, end| matches!(call, Call::Delete(_)) && is_done(end)));
-    set("compactions_ok", count(&|call, end| matches!(call, Call::Compact { .. }) && is_done(end)));
+    let done = |wanted: &dyn Fn(&Call) -> bool| {
+        let done = in_window().filter(|(_, operation)| {
+            wanted(&operation.call) && matches!(operation.outcome, Outcome::Done { .. })
+        });
+        Some(done.count() as u64)
+    };
+    set("puts_no_space", refused(&|call| matches!(call, Call::Put(_))));
+    set("txns_no_space", refused(&|call| matches!(call, Call::Txn(_))));
+    set("grants_no_space", refused(&|call| matches!(call, Call::LeaseGrant { .. })));
+    set("deletes_ok", done(&|call| matches!(call, Call::Delete(_))));
+    set("compactions_ok", done(&|call| matches!(call, Call::Compact { .. })));
     let halted = history
         .facts()
         .iter()

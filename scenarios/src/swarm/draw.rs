@@ -118,6 +118,7 @@ impl Swarm {
             ("snapshot_count", 5, 2_000),
             ("snapshot_catchup_entries", 1, 500),
             ("wal_segment_bytes", 16 << 10, 4 << 20),
+            ("watch_stream_bytes", 4 << 10, 4 << 20),
         ] {
             if draw.chance(60) {
                 member.insert(name.into(), (draw.number(low, high) as i64).into());

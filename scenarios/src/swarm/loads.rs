@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use detkv_sim_world::client::{
-    Bursts, Compactor, KeepAlive, Kubernetes, Mixed, PutLoad, Robustness, SlowWatcher, Watcher,
+    Bursts, Call, Compactor, KeepAlive, Kubernetes, Mixed, OneByOne, PutLoad, Robustness,
+    SlowWatcher, Watcher,
 };
 use detkv_sim_world::duration;
 use detkv_sim_world::fault::Draw;
@@ -65,7 +66,23 @@ pub(super) fn loads(draw: &mut Draw) -> Vec<Load> {
         };
         list.push(Load::new("compactor", 0, value(compactor)));
     }
+    if draw.chance(15) {
+        list.push(one_by_one(draw));
+    }
     list
+}
+
+fn one_by_one(draw: &mut Draw) -> Load {
+    let load = OneByOne {
+        clients: draw.uniform(1, 3) as u32,
+        call: draw.pick(&[Call::Put, Call::Get, Call::StaleGet]),
+        node: None,
+        keys: draw.number(1, 100) as u32,
+        value_bytes: draw.number(1, 1 << 10) as usize,
+        timeout: draw.millis(100, 2_000),
+        pause: draw.millis(5, 100),
+    };
+    Load::new("one-by-one", load.clients, value(load))
 }
 
 fn mixed(draw: &mut Draw) -> Load {

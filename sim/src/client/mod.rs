@@ -7,11 +7,13 @@
 //! | File | Workload |
 //! |---|---|
 //! | `put_load` | puts in an open loop, each client pinned to a member |
+//! | `one_by_one` | the same call again and again, each after the answer to the last |
 //! | `mixed` | puts, gets, stale gets, deletes, guarded txns, leases |
 //! | `robustness` | the mix of etcd's robustness tests, sequential clients on few keys |
 //! | `kubernetes` | list-then-watch readers, guarded writers, events with leases, compaction |
 //! | `keep_alive` | leases with keys: kept alive, let go, revoked |
 //! | `bursts` | many puts at once, then nothing |
+//! | `script` | steps one after the other: fill, compact, defragment, disarm |
 //! | `watcher` | watches that resume after the last revision they were shown |
 //! | `slow_watcher` | watches that are read slowly, with stops |
 //! | `compactor` | compacts now and then, some revisions behind |
@@ -22,11 +24,13 @@ mod compactor;
 mod keep_alive;
 mod kubernetes;
 mod mixed;
+mod one_by_one;
 mod pace;
 mod put_load;
 mod readout;
 mod requests;
 mod robustness;
+mod script;
 mod slow_watcher;
 mod stream;
 mod timeout;
@@ -47,10 +51,12 @@ pub use compactor::Compactor;
 pub use keep_alive::KeepAlive;
 pub use kubernetes::Kubernetes;
 pub use mixed::Mixed;
+pub use one_by_one::{Call, OneByOne, resolve};
 pub use pace::Pace;
 pub use put_load::PutLoad;
 pub use readout::{Readout, ReadoutError};
 pub use robustness::{Robustness, RobustnessWeights, Traffic};
+pub use script::{Action, Script, Step};
 pub use slow_watcher::SlowWatcher;
 pub use watcher::{WatchProgress, Watcher};
 

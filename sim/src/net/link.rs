@@ -80,6 +80,9 @@ impl<P> Link<P> {
     pub fn send(&mut self, at: u64, flow: usize, bytes: u64, what: P) -> Next<P> {
         self.counters.messages += 1;
         self.counters.bytes += bytes;
+        if flow > 0 {
+            self.counters.snapshot_bytes += bytes;
+        }
         let waits = self.cuts > 0 || self.serving || self.ready_at() > at;
         let rate = self.bytes_per_sec();
         if !waits && (rate.is_none() || bytes <= QUANTUM) {

@@ -101,6 +101,8 @@ pub struct LinkId(u32);
 pub struct LinkCounters {
     pub messages: u64,
     pub bytes: u64,
+    /// Of these, on the flow of snapshots.
+    pub snapshot_bytes: u64,
 }
 
 /// All links. `P` is what they carry.

@@ -265,7 +265,7 @@ impl World {
         n.gave_up = matches!(how, DownHow::Halted(_) | DownHow::OpenFailed(_));
         n.peers.clear();
         n.view = View::default();
-        n.metrics = [0; 2];
+        n.metrics = Default::default();
         (n.applied, n.sampled) = (0, 0);
         let member = n.id;
         self.drop_peer_conns(node);

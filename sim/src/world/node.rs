@@ -8,6 +8,7 @@ use detkv_core::event::{Input, Outputs};
 use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
 use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
 
+use super::observe::WATCHED;
 use super::raft_facts::RaftSeen;
 use super::sites::Passed;
 use super::{Event, World};
@@ -70,7 +71,7 @@ pub struct Node {
     pub(super) peers: Vec<u32>,
     pub(super) view: View,
     /// Metrics as last recorded, in the order of `observe::WATCHED`.
-    pub(super) metrics: [u64; 2],
+    pub(super) metrics: [u64; WATCHED.len()],
     pub(super) applied: u64,
     pub(super) sampled: u64,
     pub(super) raft: RaftSeen,
@@ -109,7 +110,7 @@ impl Node {
             readers: Readers::new(cpu.readers),
             peers: Vec::new(),
             view: View::default(),
-            metrics: [0; 2],
+            metrics: [0; WATCHED.len()],
             applied: 0,
             sampled: 0,
             raft: RaftSeen::default(),

@@ -7,7 +7,12 @@ use super::node::{Process, View, role_fact};
 use crate::history::{Event, Fact};
 
 /// Metrics of which every change is recorded. They begin at 0 with each process.
-const WATCHED: [&str; 2] = ["planned_transfers_total", "slow_disk_alarm"];
+pub(super) const WATCHED: [&str; 4] = [
+    "planned_transfers_total",
+    "slow_disk_alarm",
+    "snapshots_started_total",
+    "snapshots_installed_total",
+];
 
 impl World {
     /// After a burst: records what changed.
@@ -30,7 +35,12 @@ impl World {
         let n = self.node(node);
         let Process::Up(member) = &n.process else { return };
         let metrics = member.metrics();
-        let now = [metrics.planned_transfers_total.load(), metrics.slow_disk_alarm.load()];
+        let now = [
+            metrics.planned_transfers_total.load(),
+            metrics.slow_disk_alarm.load(),
+            metrics.snapshots_started_total.load(),
+            metrics.snapshots_installed_total.load(),
+        ];
         let (id, before) = (n.id, n.metrics);
         self.node_mut(node).metrics = now;
         for ((name, before), value) in WATCHED.into_iter().zip(before).zip(now) {
