@@ -21,6 +21,9 @@ use super::sparse::Sparse;
 use super::write_back::{How, Redo, write_back};
 use super::{CrashModel, CrashReport};
 
+/// Unit in which the system copies a write into the page cache: it looks for a kill after each.
+const PAGE: u64 = 4096;
+
 /// A change that no finished sync covers yet, with what undoes it.
 #[derive(Clone, Debug)]
 enum Change {
@@ -32,7 +35,8 @@ enum Change {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    /// When it happens, in true time.
+    /// When it begins and when it has happened, in true time.
+    begun: u64,
     stamp: u64,
     old_len: u64,
     change: Change,
@@ -97,14 +101,15 @@ impl File {
         self.live.allocated()
     }
 
-    pub fn write(&mut self, stamp: u64, offset: u64, data: &[u8]) {
+    /// A write from `begun` to `stamp`: a process that ends in between has written the first pages of it.
+    pub fn write(&mut self, begun: u64, stamp: u64, offset: u64, data: &[u8]) {
         let zeros = offset >= self.zero_from || self.live.is_hole(offset, data.len());
         let old = (!zeros).then(|| {
             let mut old = vec![0; data.len()].into_boxed_slice();
             self.live.read(offset, &mut old);
             old
         });
-        self.push(stamp, Change::Write { offset, len: data.len(), old });
+        self.push(begun, stamp, Change::Write { offset, len: data.len(), old });
         self.dirty_bytes += data.len() as u64;
         self.dirty_len |= offset + data.len() as u64 > self.live.len();
         self.put(offset, data);
@@ -122,7 +127,7 @@ impl File {
             return;
         }
         let cut = self.pieces(len);
-        self.push(stamp, Change::SetLen { cut });
+        self.push(stamp, stamp, Change::SetLen { cut });
         self.dirty_len = true;
         self.live.set_len(len);
         self.zero_from = self.zero_from.min(len);
@@ -147,10 +152,11 @@ impl File {
         pieces
     }
 
-    fn push(&mut self, stamp: u64, change: Change) {
+    fn push(&mut self, begun: u64, stamp: u64, change: Change) {
         let last = self.journal.back().map_or(0, |entry| entry.stamp);
         assert!(stamp >= last, "changes of one file happen in the order in which they are made");
-        self.journal.push_back(Entry { stamp, old_len: self.live.len(), change, fate: None });
+        let old_len = self.live.len();
+        self.journal.push_back(Entry { begun, stamp, old_len, change, fate: None });
     }
 
     /// Bytes a sync issued now has to write, or `None` when there is nothing to make durable.
@@ -221,14 +227,32 @@ impl File {
     fn end_process(&mut self, at: u64) {
         self.settle(at);
         self.syncs.clear();
-        while self.journal.back().is_some_and(|entry| entry.stamp > at) {
-            self.undo_last();
-        }
+        self.undo_after(at);
         if self.journal.iter().any(|entry| entry.fate == Some(Fate::Dropped)) {
             self.drop_clean_pages();
         }
         self.dirty_len = !self.journal.is_empty();
         self.dirty_bytes = self.journal.iter().map(Entry::bytes).sum();
+    }
+
+    /// Takes back what had not happened at `at`, but for the first pages of a write under way.
+    fn undo_after(&mut self, at: u64) {
+        let mut under_way = None;
+        while let Some(entry) = self.journal.back().filter(|entry| entry.stamp > at) {
+            let (begun, stamp) = (entry.begun, entry.stamp);
+            let redo = self.undo_last();
+            if let Some(Redo::Write { offset, data }) = redo
+                && begun <= at
+            {
+                let share = u128::from(at - begun) * data.len() as u128 / u128::from(stamp - begun);
+                // It is copied page by page of the file, wherever in one it begins.
+                let pages = (offset + share as u64) / PAGE * PAGE;
+                under_way = Some((begun, offset, data, pages.saturating_sub(offset) as usize));
+            }
+        }
+        if let Some((begun, offset, data, written)) = under_way.filter(|(.., n)| *n > 0) {
+            self.write(begun, at, offset, &data[..written]);
+        }
     }
 
     /// Takes back the writes that nobody will make durable; everything else stays.
@@ -247,7 +271,7 @@ impl File {
                     self.put(offset, &data);
                 }
                 Redo::Write { offset, data } => {
-                    self.write(stamp, offset, &data);
+                    self.write(stamp, stamp, offset, &data);
                     self.journal.back_mut().expect("written just now").fate = entry_fate;
                     self.fated += usize::from(entry_fate.is_some());
                 }

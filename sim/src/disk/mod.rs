@@ -24,6 +24,10 @@
 //! | length, not covered | yes | as after some prefix of the changes |
 //! | name, covered by a finished sync of its directory | yes | yes |
 //! | names, not covered | yes | a prefix of the changes of each directory |
+//! | write under way at that moment | its first pages | as one that is not covered |
+//!
+//! `tests/real/` holds this against the real world: the same scripts on a file system, with `kill -9` in the middle,
+//! and for the power loss a written list of the states that each of fourteen situations may leave.
 
 mod backend;
 mod device;

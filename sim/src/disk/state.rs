@@ -18,6 +18,7 @@ use super::{CrashReport, DiskCounters, DiskError, SECTOR};
 use crate::rng::{Draws, stream, uniform};
 
 const ROOT: Inode = 0;
+const NO_DIR: &str = "no such directory";
 
 #[derive(Clone, Debug)]
 enum Node {
@@ -166,7 +167,7 @@ impl State {
     }
 
     fn lookup_dir(&self, path: &str) -> Result<Inode, DiskError> {
-        let inode = self.lookup(path).ok_or_else(|| failed(path, "no such directory"))?;
+        let inode = self.lookup(path).ok_or_else(|| failed(path, NO_DIR))?;
         match self.nodes.get(&inode) {
             Some(Node::Dir(_)) => Ok(inode),
             _ => Err(failed(path, "is not a directory")),
@@ -210,7 +211,7 @@ impl State {
             return Err(failed(path, trouble.what()));
         }
         match action {
-            DiskAction::CreateDir { path } => self.create_dir(stamp, path)?,
+            DiskAction::CreateDir { path } => stamp = self.create_dir(stamp, path)?,
             DiskAction::Create { path } => {
                 self.create(stamp, path)?;
             }
@@ -223,7 +224,7 @@ impl State {
                 let inode = self.named_file(path)?;
                 stamp += transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
                 self.count_write(data.len());
-                self.file_mut(inode).write(stamp, *offset, data);
+                self.file_mut(inode).write(at, stamp, *offset, data);
                 self.misdirect(trouble, inode, *offset, data.len());
             }
             DiskAction::Truncate { path, len } => {
@@ -236,14 +237,12 @@ impl State {
                 stamp = self.sync(stamp, inode);
             }
             DiskAction::Rename { from, to } => self.rename(stamp, from, to)?,
-            DiskAction::SyncDir { path } => stamp = self.sync_dir(stamp, path)?,
-            DiskAction::Remove { path } => {
-                self.named = None;
-                let (dir, name) = self.parent(path)?;
-                if self.dir(dir).lookup(name).is_some() {
-                    self.dir(dir).remove(stamp, name);
-                }
-            }
+            // The driver opens it to sync it, whatever it is.
+            DiskAction::SyncDir { path } => match self.lookup_file(path) {
+                Ok(inode) => stamp = self.sync(stamp, inode),
+                Err(_) => stamp = self.sync_dir(stamp, path)?,
+            },
+            DiskAction::Remove { path } => self.remove(stamp, path)?,
         }
         Ok(stamp)
     }
@@ -253,11 +252,12 @@ impl State {
         let sectors = (data.len() / SECTOR) as u64;
         let fits = uniform(&mut self.trouble_rng, 0, sectors * 2).saturating_sub(sectors);
         if fits > 0 {
-            self.file_mut(inode).write(stamp, offset, &data[..fits as usize * SECTOR]);
+            self.file_mut(inode).write(stamp, stamp, offset, &data[..fits as usize * SECTOR]);
         }
     }
 
-    fn create_dir(&mut self, stamp: u64, path: &str) -> Result<(), DiskError> {
+    /// One directory after the other; returns when the last one is there.
+    fn create_dir(&mut self, mut stamp: u64, path: &str) -> Result<u64, DiskError> {
         let mut at = ROOT;
         for part in components(path) {
             let found = match &self.nodes[&at] {
@@ -268,12 +268,16 @@ impl State {
                 Some(inode) => inode,
                 None => {
                     let inode = self.add(Node::Dir(Dir::default()));
+                    stamp += self.model.call.as_nanos() as u64;
                     self.dir(at).set(stamp, part, inode);
                     inode
                 }
             };
         }
-        Ok(())
+        match &self.nodes[&at] {
+            Node::Dir(_) => Ok(stamp),
+            Node::File(_) => Err(failed(path, "a file is in the way")),
+        }
     }
 
     fn create(&mut self, stamp: u64, path: &str) -> Result<Inode, DiskError> {
@@ -291,6 +295,7 @@ impl State {
     fn rename(&mut self, stamp: u64, from: &str, to: &str) -> Result<(), DiskError> {
         self.named = None;
         let inode = self.lookup(from).ok_or_else(|| failed(from, "no such file"))?;
+        self.check_rename(inode, from, to)?;
         let (from_dir, from_name) = self.parent(from)?;
         let (to_dir, to_name) = self.parent(to)?;
         if from_dir == to_dir {
@@ -298,6 +303,39 @@ impl State {
         } else {
             self.dir(to_dir).set(stamp, to_name, inode);
             self.dir(from_dir).remove(stamp, from_name);
+        }
+        Ok(())
+    }
+
+    /// What rename(2) refuses.
+    fn check_rename(&self, inode: Inode, from: &str, to: &str) -> Result<(), DiskError> {
+        let is_dir = |inode: &Inode| matches!(self.nodes[inode], Node::Dir(_));
+        if is_dir(&inode) && to.starts_with(&format!("{from}/")) {
+            return Err(failed(to, "lies inside of what is renamed"));
+        }
+        let Some(old) = self.lookup(to).filter(|old| *old != inode) else { return Ok(()) };
+        match (&self.nodes[&old], is_dir(&inode)) {
+            (Node::Dir(_), false) => Err(failed(to, "is a directory")),
+            (Node::File(_), true) => Err(failed(to, "is not a directory")),
+            (Node::Dir(dir), true) if dir.entries().next().is_some() => {
+                Err(failed(to, "is not empty"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removing what is not there is fine, and so is where there is no directory for it.
+    fn remove(&mut self, stamp: u64, path: &str) -> Result<(), DiskError> {
+        self.named = None;
+        let (dir, name) = match self.parent(path) {
+            Ok(found) => found,
+            Err(error) if error.what == NO_DIR => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        match self.dir(dir).lookup(name).map(|inode| &self.nodes[&inode]) {
+            Some(Node::Dir(_)) => return Err(failed(path, "is a directory")),
+            Some(Node::File(_)) => self.dir(dir).remove(stamp, name),
+            None => {}
         }
         Ok(())
     }

@@ -135,9 +135,10 @@ impl State {
             trouble => trouble?,
         };
         self.count_write(data.len());
-        let stamp = self.call() + transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
+        let begun = self.call();
+        let stamp = begun + transfer_ns(data.len() as u64, self.model.memory_bytes_per_sec);
         self.cursor = stamp;
-        self.file_mut(inode).write(stamp, offset, data);
+        self.file_mut(inode).write(begun, stamp, offset, data);
         self.misdirect(trouble, inode, offset, data.len());
         Ok(())
     }
