@@ -38,6 +38,25 @@ fn linked_crates_are_the_allowed_ones() {
     }
 }
 
+/// Features of core in a build of one package.
+fn features_of_core(package: &str) -> BTreeSet<String> {
+    let out = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "-p", package, "-e", "features,no-dev", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let features = text.lines().filter_map(|line| line.strip_prefix("detkv-core feature "));
+    features.filter_map(|rest| rest.split('"').nth(1).map(str::to_owned)).collect()
+}
+
+#[test]
+fn the_server_is_built_without_in_code_faults_and_the_simulator_with_them() {
+    assert!(!features_of_core("detkv-server").contains("probes"));
+    assert!(features_of_core("detkv-sim").contains("probes"));
+}
+
 const CHILD: &str = "DETKV_SECCOMP_CHILD";
 
 /// Ten thousand steps of a member in a process that the kernel kills for any forbidden call.
