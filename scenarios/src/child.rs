@@ -15,6 +15,7 @@ use detkv_sim_world::TraceOptions;
 use detkv_sim_world::trace::write_json_lines;
 use serde::{Deserialize, Serialize};
 
+use crate::history_files;
 use crate::report::{ChildReport, report};
 use crate::run::run;
 use crate::scenario::{Profile, Scenario};
@@ -40,6 +41,9 @@ pub struct Job {
     pub with_timeline: bool,
     /// Where to write the decision trace.
     pub trace_file: Option<PathBuf>,
+    /// Where to write the history for outside validators.
+    #[serde(default)]
+    pub history_dir: Option<PathBuf>,
     /// Numbers of the events to record in full.
     pub full: Range<u64>,
     pub surroundings: Surroundings,
@@ -146,6 +150,7 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
         decisions: job.trace_file.is_some(),
         draws: job.trace_file.is_some(),
         syncs: job.with_timeline || costs,
+        requests: job.history_dir.is_some(),
         ..TraceOptions::default()
     };
     let started = Instant::now();
@@ -157,6 +162,9 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
         let mut out = BufWriter::new(file);
         write_json_lines(&finished.outcome.decisions, &mut out)?;
         out.flush()?;
+    }
+    if let Some(folder) = &job.history_dir {
+        history_files::write(&finished.outcome.history, folder)?;
     }
     let report = report(&scenario, &job, &finished, wall);
     let mut out = BufWriter::new(std::io::stdout().lock());

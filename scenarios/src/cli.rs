@@ -37,6 +37,9 @@ pub enum Command {
         /// Write the decision trace as JSON lines; with several profiles one file each
         #[arg(long, value_name = "FILE")]
         trace: Option<PathBuf>,
+        /// Write the history as etcd's robustness tests report it; with several profiles one folder each
+        #[arg(long, value_name = "DIR")]
+        history: Option<PathBuf>,
         /// Where the page goes [default: out/<scenario>-<seed>.html]
         #[arg(long, value_name = "FILE.html")]
         report: Option<PathBuf>,

@@ -21,6 +21,7 @@ mod determinism;
 mod expect;
 mod faults;
 mod figures;
+mod history_files;
 mod incidents;
 mod library;
 mod options;
@@ -99,9 +100,9 @@ impl From<anyhow::Error> for Failure {
 
 fn dispatch(command: Command) -> Result<End, Failure> {
     match command {
-        Command::Run { scenario, set, seed, profile, json, trace, report } => {
+        Command::Run { scenario, set, seed, profile, json, trace, history, report } => {
             let source = library::for_seed(&scenario, &set, seed).map_err(Failure::Usage)?;
-            Ok(run_one(&source, seed, profile, &Outputs { json, trace, report })?)
+            Ok(run_one(&source, seed, profile, &Outputs { json, trace, history, report })?)
         }
         Command::List => Ok(list()?),
         Command::Faults { json } => {
@@ -204,6 +205,7 @@ fn other_build(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
 struct Outputs {
     json: Option<PathBuf>,
     trace: Option<PathBuf>,
+    history: Option<PathBuf>,
     report: Option<PathBuf>,
 }
 
@@ -222,6 +224,7 @@ fn job(source: &Source, seed: u64, profile: Profile) -> Job {
         profile,
         with_timeline: false,
         trace_file: None,
+        history_dir: None,
         full: 0..0,
         surroundings: Surroundings::Plain,
         wall_secs_max: 0,
@@ -252,7 +255,14 @@ fn run_one(
             if profiles.len() == 1 { Ok(absolute(path)?) } else { with_profile(path, *profile) }
         });
         let trace_file = trace_file.transpose()?;
-        let job = Job { with_timeline: true, trace_file, ..job(source, seed, *profile) };
+        let history_dir = outputs.history.as_deref().map(|path| {
+            let folder =
+                if profiles.len() == 1 { path.to_owned() } else { path.join(profile.to_string()) };
+            absolute(&folder)
+        });
+        let history_dir = history_dir.transpose()?;
+        let job =
+            Job { with_timeline: true, trace_file, history_dir, ..job(source, seed, *profile) };
         let child = child::spawn(&binary, &job)?;
         if child.is_randomised {
             eprintln!("warning: addresses are still randomised: this machine refuses to fix them");
@@ -262,6 +272,9 @@ fn run_one(
         }
         if let Some(path) = job.trace_file {
             println!("  trace {}", path.display());
+        }
+        if let Some(path) = job.history_dir {
+            println!("  history {}", path.display());
         }
         reports.push(child.report);
     }

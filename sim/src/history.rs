@@ -290,6 +290,8 @@ pub struct History {
     errors: BTreeMap<OpId, ApiError>,
     /// Clients that are slow on purpose: nobody waits for them.
     slow: BTreeSet<ClientId>,
+    /// 32-bit FNV-1a of every value, when histories are to be written for others.
+    value_hashes: Option<Vec<u32>>,
 }
 
 /// What the members were told at open, where a promise depends on it.
@@ -426,6 +428,17 @@ impl History {
         self.values.item(value.0)
     }
 
+    /// Keeps the hash of every value from here on.
+    pub(crate) fn keep_value_hashes(&mut self) {
+        assert!(self.values.items().is_empty(), "hashes are kept from the first value on");
+        self.value_hashes = Some(Vec::new());
+    }
+
+    /// [`fnv32a`] of a value; `None` when the hashes were not kept.
+    pub fn value_hash(&self, value: ValueId) -> Option<u32> {
+        self.value_hashes.as_ref()?.get(value.0 as usize).copied()
+    }
+
     /// The id of the empty value, if any response or request showed one.
     pub fn empty_value(&self) -> Option<ValueId> {
         self.values.find(&Value::EMPTY).map(ValueId)
@@ -445,7 +458,13 @@ impl History {
     }
 
     pub(crate) fn intern_value(&mut self, value: &[u8]) -> ValueId {
-        ValueId(self.values.intern(Value::new(value)))
+        let id = self.values.intern(Value::new(value));
+        if let Some(hashes) = &mut self.value_hashes
+            && hashes.len() == id as usize
+        {
+            hashes.push(fnv32a(value));
+        }
+        ValueId(id)
     }
 
     pub(crate) fn intern_kv(&mut self, kv: &mvccpb::KeyValue) -> KvId {
@@ -546,6 +565,11 @@ impl History {
         let record = &mut self.watches[watch.0 as usize];
         record.end.get_or_insert((at, end));
     }
+}
+
+/// FNV-1a with 32 bits, by which etcd's robustness tests name long values.
+pub fn fnv32a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Whether a request that got this error may take effect, or may have.

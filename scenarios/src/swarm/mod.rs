@@ -73,6 +73,7 @@ fn one(binary: &Path, seed: u64) -> anyhow::Result<Outcome> {
         profile,
         with_timeline: false,
         trace_file: None,
+        history_dir: None,
         full: 0..0,
         surroundings: Surroundings::Plain,
         wall_secs_max: WALL_SECS_MAX,

@@ -80,6 +80,7 @@ fn judge(binary: &Path, leak: &Leak) -> anyhow::Result<(Fate, Vec<String>)> {
         profile: Profile::Decoupled,
         with_timeline: false,
         trace_file: None,
+        history_dir: None,
         full: 0..0,
         surroundings: Surroundings::Plain,
         wall_secs_max: 60,

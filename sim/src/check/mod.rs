@@ -41,7 +41,7 @@ pub use serializable::Serializable;
 pub use state::State;
 pub use watch::Watch;
 
-use crate::history::{History, OpId};
+use crate::history::{EntryId, History, OpId};
 use raft::RaftReplay;
 use replay::Log;
 
@@ -116,6 +116,11 @@ impl<'h> Case<'h> {
     /// The members' Raft logs, replayed.
     fn raft(&self) -> &RaftReplay {
         self.raft.get_or_init(|| raft::replay(self.history))
+    }
+
+    /// What the log committed, in its order; entries that lay in snapshots only are left out.
+    pub fn committed(&self) -> impl Iterator<Item = EntryId> {
+        self.raft().committed()
     }
 
     /// For checkers that compare with the log: without one they cannot judge.

@@ -95,6 +95,23 @@ impl Value {
         Value::Digest { len, head, hash: xxh3_64(value) }
     }
 
+    /// Bytes of the value itself.
+    pub fn len(&self) -> usize {
+        match self {
+            Value::Whole { len, .. } => usize::from(*len),
+            Value::Digest { len, .. } => *len as usize,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of a value that is kept whole.
+    pub fn whole(&self) -> Option<&[u8]> {
+        matches!(self, Value::Whole { .. }).then(|| self.kept())
+    }
+
     /// What is left of the bytes: all of a short value, the first 8 of a long one.
     fn kept(&self) -> &[u8] {
         match self {

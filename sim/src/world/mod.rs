@@ -310,6 +310,7 @@ impl World {
         world.history.set_settings(settings(&world.config, &world.nodes));
         if world.config.trace.requests {
             world.history.raft_mut().keep_payloads();
+            world.history.keep_value_hashes();
         }
         for node in 0..world.nodes.len() as u32 {
             world.start(node);
