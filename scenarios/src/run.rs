@@ -117,6 +117,7 @@ async fn script(
             Workload::Watcher(watcher) => watcher.start(&clients, &progress),
             Workload::SlowWatcher(watcher) => watcher.start(&clients, &progress, end),
             Workload::Compactor(compactor) => compactor.start(&clients, end),
+            Workload::Maintainer(maintainer) => maintainer.start(&clients, end),
         }
         notes.borrow_mut().groups.push((first..clients.next_number(), place));
     }

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use detkv_sim_world::client::{
-    Bursts, Compactor, KeepAlive, Kubernetes, Mixed, OneByOne, PutLoad, Robustness, Script,
-    SlowWatcher, Watcher,
+    Bursts, Compactor, KeepAlive, Kubernetes, Maintainer, Mixed, OneByOne, PutLoad, Robustness,
+    Script, SlowWatcher, Watcher,
 };
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
@@ -101,6 +101,7 @@ pub enum Workload {
     Watcher(Watcher),
     SlowWatcher(SlowWatcher),
     Compactor(Compactor),
+    Maintainer(Maintainer),
 }
 
 /// A fault with its times.
@@ -340,6 +341,7 @@ fn check_workload(workload: &Workload) -> Result<(), String> {
         Workload::Watcher(w) => (w.clients, 1, 1, 1),
         Workload::SlowWatcher(w) => (w.clients, 1, 1, 1),
         Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
+        Workload::Maintainer(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
     };
     for (value, name) in [
         (clients, "clients`, `steps` or `writers"),

@@ -158,6 +158,13 @@ pub enum Fact {
         applied_index: u64,
         hash: u64,
     },
+    /// HashKV of the member, asked when everything was over.
+    KvHash {
+        member: MemberId,
+        revision: i64,
+        compact_revision: i64,
+        hash: u32,
+    },
     /// A counter or gauge of the member, read at this time.
     Metric {
         member: MemberId,

@@ -82,6 +82,24 @@ fn checker_rejects_two_states_at_one_index() {
 }
 
 #[test]
+fn checker_rejects_two_hashes_of_one_revision() {
+    let mut script = some_puts();
+    let hashed = |member, revision, compact_revision, hash| Fact::KvHash {
+        member: MemberId(member),
+        revision,
+        compact_revision,
+        hash,
+    };
+    script.fact(hashed(1, 5, -1, 7));
+    script.fact(hashed(2, 5, -1, 7));
+    script.fact(hashed(2, 5, 3, 8));
+    script.fact(hashed(3, 4, -1, 9));
+    accepts(&script, &State);
+    script.fact(hashed(3, 5, 3, 9));
+    rejects(&script, &State, "equal revision, equal hash");
+}
+
+#[test]
 fn checker_does_not_miss_the_delete_of_a_key_that_may_never_have_been() {
     let mut script = Script::new();
     let never = script.call(1, put("c", "1"));

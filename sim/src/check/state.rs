@@ -1,4 +1,5 @@
-//! Members at the same applied index hold the same state.
+//! Members at the same applied index hold the same state; members that hash the same revision under the same
+//! compact revision agree in the hash.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,18 @@ impl Checker for State {
 
     fn check(&self, case: &Case) -> Result<(), Violation> {
         let mut first: BTreeMap<u64, (MemberId, u64)> = BTreeMap::new();
+        let mut hashes: BTreeMap<(i64, i64), (MemberId, u32)> = BTreeMap::new();
         for (at, fact) in case.history.facts() {
+            if let Fact::KvHash { member, revision, compact_revision, hash } = fact {
+                let at = (*revision, *compact_revision);
+                let (other, expected) = *hashes.entry(at).or_insert((*member, *hash));
+                if expected != *hash {
+                    let message = format!(
+                        "at revision {revision} under compact revision {compact_revision} member {other} hashes to {expected} and member {member} to {hash}"
+                    );
+                    return Err(Violation::new("equal revision, equal hash", message, Vec::new()));
+                }
+            }
             let Fact::StateHash { member, applied_index, hash } = fact else { continue };
             let (other, expected) = *first.entry(*applied_index).or_insert((*member, *hash));
             if expected != *hash {

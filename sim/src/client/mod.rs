@@ -17,12 +17,14 @@
 //! | `watcher` | watches that resume after the last revision they were shown |
 //! | `slow_watcher` | watches that are read slowly, with stops |
 //! | `compactor` | compacts now and then, some revisions behind |
+//! | `maintainer` | defragments, asks for hashes, makes room and disarms |
 //! | `readout` | reads everything back at the end of a run |
 
 mod bursts;
 mod compactor;
 mod keep_alive;
 mod kubernetes;
+mod maintainer;
 mod mixed;
 mod one_by_one;
 mod pace;
@@ -50,6 +52,7 @@ pub use bursts::Bursts;
 pub use compactor::Compactor;
 pub use keep_alive::KeepAlive;
 pub use kubernetes::Kubernetes;
+pub use maintainer::Maintainer;
 pub use mixed::Mixed;
 pub use one_by_one::{Call, OneByOne, resolve};
 pub use pace::Pace;

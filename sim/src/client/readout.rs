@@ -1,4 +1,5 @@
-//! The end of a run: waits until the cluster is whole, then reads everything back from every member.
+//! The end of a run: waits until the cluster is whole, then reads everything back from every member, and
+//! asks each for the hash of its key space.
 //!
 //! The checkers resolve unknown outcomes from this, and durability is judged by it.
 
@@ -86,6 +87,7 @@ impl Readout {
         Watcher { clients: members, ..Watcher::default() }.start(clients, &past);
         for client in &readers {
             read_all(client, deadline).await?;
+            record_hash(client, revision).await;
         }
         wait_for_watchers(handle, &past, revision, deadline).await?;
         // A lease that ended meanwhile reaches the watchers too: no revision stays unseen.
@@ -128,6 +130,19 @@ async fn wait_for_watchers(
         handle.sleep(LOOK).await;
     }
     Ok(())
+}
+
+/// What the member says the key space at `revision` hashes to. An error (compacted meanwhile) says nothing.
+async fn record_hash(client: &Client, revision: i64) {
+    let request = Request::HashKv(pb::HashKvRequest { revision });
+    if let Ok(Reply::HashKv(hashed)) = client.call(request).await {
+        client.handle().record(Event::Fact(Fact::KvHash {
+            member: client.endpoint(),
+            revision: hashed.hash_revision,
+            compact_revision: hashed.compact_revision,
+            hash: hashed.hash,
+        }));
+    }
 }
 
 /// Every current row, linearizable; the revision it was read at.
