@@ -110,29 +110,26 @@ fn a_full_cluster_refuses_everywhere_and_recovers() {
 
 /// Defragmentation of every member again and again, under load, with kills in the middle of it.
 fn defrag_under_kills(seed: u64) -> RunOutcome {
-    let mut config = SimConfig::new(seed);
-    // A quota that the load reaches now and then: alarms come and go.
-    config.tune = Some(Rc::new(|_, member| member.quota_bytes = Some(2 << 20)));
     let read = Rc::new(RefCell::new(None));
     let into = read.clone();
-    let outcome = Sim::run(config, |world| async move {
+    let outcome = Sim::run(SimConfig::new(seed), |world| async move {
         until_leader(&world).await;
         let clients = Clients::new(world.clone());
         let progress = WatchProgress::default();
-        let end = world.now() + 20 * SECOND;
+        let end = world.now() + 8 * SECOND;
         Mixed::default().start(&clients, end);
-        PutLoad { keys: 50, puts_per_sec: 100, value_bytes: 2_000, ..PutLoad::default() }
+        PutLoad { keys: 50, puts_per_sec: 60, value_bytes: 2_000, ..PutLoad::default() }
             .start(&clients, end);
-        Watcher { clients: 3, ..Watcher::default() }.start(&clients, &progress);
+        Watcher { clients: 1, ..Watcher::default() }.start(&clients, &progress);
         Compactor { every: SECOND, keep: 100, timeout: SECOND }.start(&clients, end);
         Maintainer {
-            every: Duration::from_millis(400),
+            every: Duration::from_millis(700),
             timeout: 3 * SECOND,
             ..Maintainer::default()
         }
         .start(&clients, end);
-        for round in 0..8 {
-            world.sleep(Duration::from_millis(1_700 + 37 * (seed * 7 + round) % 500)).await;
+        for round in 0..4 {
+            world.sleep(Duration::from_millis(1_100 + 37 * (seed * 7 + round) % 500)).await;
             let node = Target::Member(MemberId(round % 3 + 1));
             world.inject(if round % 2 == 0 {
                 Kill { node }.into()
@@ -153,7 +150,7 @@ fn defrag_under_kills(seed: u64) -> RunOutcome {
 #[test]
 fn defragmentation_under_load_and_kills_loses_nothing() {
     let mut defragmented = 0;
-    for seed in 1..=4 {
+    for seed in 1..=2 {
         let outcome = defrag_under_kills(seed);
         judge(&outcome);
         let operations = outcome.history.operations().iter();
@@ -163,7 +160,7 @@ fn defragmentation_under_load_and_kills_loses_nothing() {
             })
             .count();
     }
-    assert!(defragmented > 20, "{defragmented} defragmentations came to their end");
+    assert!(defragmented > 10, "{defragmented} defragmentations came to their end");
 }
 
 #[test]
