@@ -114,21 +114,7 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             Ok(End::Pass)
         }
         Command::Table { scenarios, seeds, jobs, report, json } => {
-            let named = !scenarios.is_empty();
-            let scenarios =
-                if named { scenarios } else { table::FAILURE_MODES.map(str::to_owned).to_vec() };
-            for name in &scenarios {
-                library::find(name, &[]).map_err(Failure::Usage)?;
-            }
-            let again = if named { format!(" {}", scenarios.join(" ")) } else { String::new() };
-            let again = format!(
-                "cargo run --release --bin detkv-sim -- table{again} --seeds {}..{}",
-                seeds.start, seeds.end
-            );
-            let seeds: Vec<u64> = seeds.collect();
-            let mut table = table::run(&this_binary()?, &scenarios, &seeds, parallel(jobs), job)?;
-            table.reproduce = again;
-            Ok(show_table(&table, &report, json.as_deref())?)
+            run_table(&scenarios, seeds, parallel(jobs), &report, json.as_deref())
         }
         Command::Baseline { update, dir, jobs } => Ok(run_baseline(&dir, update, parallel(jobs))?),
         Command::Incidents { hours, jobs, json } => {
@@ -330,21 +316,33 @@ fn list() -> anyhow::Result<End> {
     Ok(End::Pass)
 }
 
-fn show_table(
-    table: &detkv_reports::table::TableReport,
+fn run_table(
+    named: &[String],
+    seeds: Range<u64>,
+    parallel: usize,
     page: &Path,
     json: Option<&Path>,
-) -> anyhow::Result<End> {
-    table::lines(table).iter().for_each(|line| println!("{line}"));
-    write_file(page, detkv_reports::table::table_page(table).as_bytes())?;
+) -> Result<End, Failure> {
+    let failure_modes = table::FAILURE_MODES.map(str::to_owned);
+    let scenarios = if named.is_empty() { &failure_modes } else { named };
+    let sources: anyhow::Result<Vec<Source>> =
+        scenarios.iter().map(|name| library::find(name, &[])).collect();
+    let sources = sources.map_err(Failure::Usage)?;
+    let names: String = named.iter().map(|name| format!(" {name}")).collect();
+    let Range { start, end } = seeds;
+    let again =
+        format!("cargo run --release --bin detkv-sim -- table{names} --seeds {start}..{end}");
+    let report = table::run(&this_binary()?, &sources, seeds, parallel, job, again);
+    table::lines(&report).iter().for_each(|line| println!("{line}"));
+    write_file(page, detkv_reports::table::table_page(&report).as_bytes())?;
     println!("page {}", page.display());
     if let Some(path) = json {
-        write_json(path, table)?;
+        write_json(path, &report)?;
         println!("figures {}", path.display());
     }
-    println!("{} runs failed, {} s of wall time", table.failed(), table.wall_ms / 1000);
-    println!("again: {}", table.reproduce);
-    Ok(if table.failed() == 0 { End::Pass } else { End::Fail })
+    println!("{} runs failed, {} s of wall time", report.failed(), report.wall_ms / 1000);
+    println!("again: {}", report.reproduce);
+    Ok(if report.failed() == 0 { End::Pass } else { End::Fail })
 }
 
 fn run_baseline(folder: &Path, update: bool, parallel: usize) -> anyhow::Result<End> {

@@ -1,5 +1,6 @@
 //! The documented failure modes side by side: every scenario in each of its profiles, over many seeds.
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use detkv_reports::table::{FigureRow, ProfileColumn, ScenarioTable, Spread, Tabl
 
 use crate::child::Job;
 use crate::figures::{FIGURES, unit};
-use crate::library::{self, Source};
+use crate::library::Source;
 use crate::scenario::Profile;
 use crate::sweep::{reasons, sweep};
 
@@ -23,35 +24,33 @@ pub const FAILURE_MODES: [&str; 7] = [
     "disk-full",
 ];
 
-/// Runs `scenarios` over `seeds`. `job` makes the job of a seed. A run that crashed counts as failed.
-///
-/// Errors: no such scenario.
+/// Runs every source over `seeds`. `job` makes the job of a seed; `reproduce` is the command that repeats all of it.
+/// A run that crashed counts as failed.
 pub fn run(
     binary: &Path,
-    scenarios: &[String],
-    seeds: &[u64],
+    sources: &[Source],
+    seeds: Range<u64>,
     parallel: usize,
     job: impl Fn(&Source, u64, Profile) -> Job,
-) -> anyhow::Result<TableReport> {
+    reproduce: String,
+) -> TableReport {
     let started = Instant::now();
-    let sources: Vec<Source> =
-        scenarios.iter().map(|name| library::find(name, &[])).collect::<anyhow::Result<_>>()?;
     // Seeds outside: the bar's guess of what is left is fair from the start.
     let mut jobs = Vec::new();
-    for seed in seeds {
-        for source in &sources {
+    for seed in seeds.clone() {
+        for source in sources {
             let profiles = source.scenario.profiles.iter();
-            jobs.extend(profiles.map(|profile| job(source, *seed, *profile)));
+            jobs.extend(profiles.map(|profile| job(source, seed, *profile)));
         }
     }
     let runs: Vec<(&Job, anyhow::Result<RunSummary>)> =
         jobs.iter().zip(sweep(binary, &jobs, parallel)).collect();
-    Ok(TableReport {
-        seeds: seeds.len() as u64,
+    TableReport {
+        seeds: seeds.end - seeds.start,
         scenarios: sources.iter().map(|source| scenario_table(source, &runs)).collect(),
         wall_ms: started.elapsed().as_millis() as u64,
-        reproduce: String::new(),
-    })
+        reproduce,
+    }
 }
 
 fn scenario_table(source: &Source, runs: &[(&Job, anyhow::Result<RunSummary>)]) -> ScenarioTable {
