@@ -171,6 +171,7 @@ impl World {
         self.fact(Fact::Resumed { member });
         let now = self.now_ns();
         if held {
+            self.node_mut(node).burst_done_at = now;
             let recover = Event::Recover { node, epoch };
             let done = Event::BurstDone { node, epoch };
             self.schedule(now, if recovering { recover } else { done });
@@ -208,10 +209,23 @@ impl World {
     /// Makes everything on a node's CPU cost so many times as much.
     pub fn slow_cpu(&mut self, node: u32, factor: u64) {
         self.node_mut(node).cpu_factor *= factor;
+        self.stretch_burst(node, factor, 1);
     }
 
     pub fn unslow_cpu(&mut self, node: u32, factor: u64) {
         self.node_mut(node).cpu_factor /= factor;
+        self.stretch_burst(node, 1, factor);
+    }
+
+    /// What is left of the burst under way takes `times` / `of` as long.
+    fn stretch_burst(&mut self, node: u32, times: u64, of: u64) {
+        let now = self.now_ns();
+        let n = self.node_mut(node);
+        if n.busy && n.burst_done_at > now {
+            n.burst_done_at = now + (n.burst_done_at - now) * times / of;
+            let (at, epoch) = (n.burst_done_at, n.epoch);
+            self.schedule(at, Event::BurstDone { node, epoch });
+        }
     }
 
     /// Cuts one direction of a link.

@@ -66,6 +66,8 @@ pub struct Node {
     pub(super) cpu: CpuModel,
     /// Everything costs so many times as much.
     pub(super) cpu_factor: u64,
+    /// When the burst under way is done, as things stand.
+    pub(super) burst_done_at: u64,
     pub(super) readers: Readers,
     /// Places of the nodes it wants connections to.
     pub(super) peers: Vec<u32>,
@@ -107,6 +109,7 @@ impl Node {
             gave_up: false,
             cpu,
             cpu_factor: 1,
+            burst_done_at: 0,
             readers: Readers::new(cpu.readers),
             peers: Vec::new(),
             view: View::default(),
@@ -163,12 +166,14 @@ impl World {
         if !free || !matches!(n.process, Process::Up(_)) {
             return;
         }
+        let now = self.now_ns();
         match self.run_burst(node) {
             Burst::Done { cost_ns } => {
                 let n = self.node_mut(node);
                 n.busy = true;
                 let epoch = n.epoch;
-                let at = self.now_ns() + cost_ns;
+                let at = now + cost_ns;
+                n.burst_done_at = at;
                 self.schedule(at, Event::BurstDone { node, epoch });
             }
             Burst::Panicked(message) => self.on_panic(node, message),
@@ -211,10 +216,12 @@ impl World {
     }
 
     pub(super) fn on_burst_done(&mut self, node: u32, epoch: u32) {
-        if self.node(node).epoch != epoch {
+        let n = self.node(node);
+        // The CPU may have become slower or faster meanwhile: then another event stands for the burst.
+        if n.epoch != epoch || n.burst_done_at != self.now_ns() {
             return;
         }
-        if self.node(node).paused {
+        if n.paused {
             // A stopped process performs nothing: it does when it goes on.
             self.node_mut(node).held = true;
             return;
