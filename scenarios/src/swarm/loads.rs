@@ -44,7 +44,16 @@ pub(super) fn loads(draw: &mut Draw) -> Vec<Load> {
     if list.is_empty() || (list.len() < 3 && draw.chance(30)) {
         list.push(put_load(draw));
     }
-    for _ in 0..draw.pick(&[0, 1, 1, 2]) {
+    // One that sees every change, unless compaction is faster: the work of lost requests is known from it.
+    let whole = Watcher {
+        clients: 1,
+        prev_kv: draw.chance(50),
+        progress_notify: draw.chance(50),
+        pinned: false,
+        ..Watcher::default()
+    };
+    list.push(Load::new("watcher", 1, value(whole)));
+    for _ in 0..draw.pick(&[0, 0, 1, 1, 2]) {
         let watcher = Watcher {
             clients: draw.uniform(1, 4) as u32,
             prefix: draw.pick(&["", "", "mix", "mix1"]).to_owned(),

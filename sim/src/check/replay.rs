@@ -335,7 +335,11 @@ impl<'h> Replayer<'h> {
         };
         let before = self.log.model.at(effect.rank, revision);
         let (old, new) = (lease_of(before), lease_of(effect.slot));
-        if old != new {
+        if before == Slot::Unknown && effect.slot != Slot::Unknown {
+            self.attached.values_mut().for_each(|keys| _ = keys.remove(&effect.rank));
+        }
+        // A key of which nothing is known may still be a lease's: one that ends later may delete it.
+        if old != new && effect.slot != Slot::Unknown {
             if let Some(keys) = self.attached.get_mut(&old) {
                 keys.remove(&effect.rank);
             }
