@@ -116,8 +116,8 @@ impl EventHash {
     }
 }
 
-/// Bytes of the payload shown when an event is recorded in full.
-const SHOWN: usize = 96;
+/// Bytes of the payload kept when an event is recorded in full.
+const SHOWN: usize = 1024;
 
 fn describe(event: u64, kind: Kind, node: u64, at: Instant, hash: u128, buffer: &[u8]) -> String {
     let payload = &buffer[17..];
