@@ -11,6 +11,7 @@ use crate::api::{Response, RevisionEvents};
 use crate::error::ApiError;
 use crate::mvcc::{Applied, Bucket};
 use crate::pb::{etcdserverpb as pb, leasepb};
+use crate::sometimes;
 
 impl Member {
     /// Applies what may be applied. Returns whether anything was.
@@ -59,6 +60,7 @@ impl Member {
         let proposal = self.pending.remove(id);
         let client = proposal.as_ref().and_then(|p| p.client);
         if result.is_ok() && !has_room {
+            sometimes!("space.applied-over-quota");
             // Applied, as everywhere: the size of one member's file decides nothing but this.
             self.raise_no_space();
             client.into_iter().for_each(|client| self.answer_no_space(client));

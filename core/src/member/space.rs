@@ -12,6 +12,7 @@ use crate::event::Level;
 use crate::limits;
 use crate::mvcc::Cost;
 use crate::pb::etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAction};
+use crate::sometimes;
 
 /// The NOSPACE alarm that this member is about to raise for itself.
 #[derive(Default, Debug)]
@@ -57,6 +58,7 @@ impl Member {
             return Err(ApiError::Corrupt);
         }
         if self.cluster.has_alarm(AlarmType::Nospace) && entry_cost_bytes(request) > 0 {
+            sometimes!("space.refused");
             return Err(ApiError::NoSpace);
         }
         Ok(())
@@ -104,6 +106,7 @@ impl Member {
             ("quota-size", sizes.total_bytes.to_string()),
         ];
         self.log(Level::Warn, "message exceeded backend quota; raising alarm", fields);
+        sometimes!("space.alarm-raised");
         self.space.raising = self.propose_alarm(ours);
     }
 

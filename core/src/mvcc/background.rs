@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::event::SharedFiles;
 use crate::limits::HASH_SLICE_ROWS;
 use crate::time::Instant;
+use crate::{buggify, sometimes};
 
 /// Longest pause after a slice.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -68,7 +69,8 @@ impl HashTask {
 
     /// A job: the next rows.
     pub fn run(mut self: Box<Self>) -> Outcome {
-        let step = super::backend::guarded(|| self.walk.advance(HASH_SLICE_ROWS));
+        let rows_max = if buggify!("hash.small-slice") { 3 } else { HASH_SLICE_ROWS };
+        let step = super::backend::guarded(|| self.walk.advance(rows_max));
         Outcome::Hashed { is_finished: step.map_err(|error| error.0), task: self }
     }
 }
@@ -130,7 +132,9 @@ impl Store {
     /// Gives the copy up, unless it is about to take its place. Returns whether there was one; its
     /// file may be removed once no job is under way.
     pub fn abort_defrag(&mut self) -> bool {
-        !self.is_swapping() && self.schedule.background.defrag.take().is_some()
+        let has_given_up = !self.is_swapping() && self.schedule.background.defrag.take().is_some();
+        sometimes!(has_given_up, "defrag.given-up");
+        has_given_up
     }
 
     /// The new file has the old one's name, durably: from here on it is the store's. Readers and
@@ -140,6 +144,7 @@ impl Store {
         let defrag = defrag.expect("a defragmentation is finished once, after its copy");
         let new = defrag.copy.backend().expect("a finished copy has a file");
         let old = std::mem::replace(&mut self.shared.state.write().backend, new);
+        sometimes!("defrag.finished");
         // Closing a file takes a while: not under the lock.
         drop(old);
         self.schedule.on_all_durable()
@@ -209,6 +214,7 @@ impl Store {
             (Some(hash), _) => Ok(hash),
             (None, HashWhat::Asked { revision, .. }) if task.restarts < RESTARTS_MAX => {
                 // Overtaken by a compaction: from the beginning.
+                sometimes!("hash.overtaken");
                 match HashWalk::asked(&self.shared, revision) {
                     Ok(walk) => {
                         task.walk = walk;
@@ -227,6 +233,7 @@ impl Store {
                 self.schedule.compaction.on_hashed();
                 let hash = result.ok()?;
                 self.shared.state.write().hashes.push(hash);
+                sometimes!("hash.stored");
                 Some(StoreEvent::HashStored(hash))
             }
         }

@@ -26,6 +26,7 @@ use super::batch::BucketOp;
 use super::job::{Commit, Outcome, insert, remove, set_durability};
 use crate::event::SharedFiles;
 use crate::limits::{DEFRAG_SLICE_BYTES, DEFRAG_SLICE_ROWS, DEFRAG_SYNC_BYTES};
+use crate::{buggify, sometimes};
 
 /// The new file and how far it has come. Shared by the schedule and the jobs.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ impl Copy {
     pub fn mirror(&self, commit: &Commit) -> Result<(), FileError> {
         let state = self.state.lock();
         let Some(backend) = state.backend.clone() else { return Ok(()) };
+        sometimes!("defrag.mirrored");
         let _open = backend.open_fence();
         let mut usage = *backend.usage.lock();
         let mut txn = backend.db.begin_write()?;
@@ -124,6 +126,7 @@ impl CopyState {
     /// The next rows of the old file; moves the position behind them.
     fn take_rows(&mut self, source: &Arc<Backend>) -> Result<Vec<Taken>, FileError> {
         let view = source.view()?;
+        let rows_max = if buggify!("defrag.small-slice") { 3 } else { DEFRAG_SLICE_ROWS };
         let mut rows: Vec<Taken> = Vec::new();
         let mut bytes = 0;
         while let Some((bucket, after)) = self.position.take() {
@@ -132,7 +135,7 @@ impl CopyState {
                 bytes += key.len() + value.len();
                 let (key, value) = (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
                 rows.push((bucket, key, value));
-                Ok(bytes < DEFRAG_SLICE_BYTES && rows.len() < DEFRAG_SLICE_ROWS)
+                Ok(bytes < DEFRAG_SLICE_BYTES && rows.len() < rows_max)
             })?;
             if is_finished {
                 let next = Bucket::from_number(bucket as u32 + 1);

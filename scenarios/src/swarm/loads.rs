@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use detkv_sim_world::client::{
-    Bursts, Call, Compactor, KeepAlive, Kubernetes, Mixed, OneByOne, PutLoad, Robustness,
-    SlowWatcher, Watcher,
+    Bursts, Call, Compactor, KeepAlive, Kubernetes, Maintainer, Mixed, OneByOne, PutLoad,
+    Robustness, SlowWatcher, Watcher,
 };
 use detkv_sim_world::duration;
 use detkv_sim_world::fault::Draw;
@@ -77,6 +77,14 @@ pub(super) fn loads(draw: &mut Draw) -> Vec<Load> {
     }
     if draw.chance(15) {
         list.push(one_by_one(draw));
+    }
+    if draw.chance(30) {
+        let maintainer = Maintainer {
+            every: draw.millis(500, 10_000),
+            prefix: draw.pick(&["", "mix/"]).to_owned(),
+            timeout: draw.millis(1_000, 10_000),
+        };
+        list.push(Load::new("maintainer", 0, value(maintainer)));
     }
     list
 }
