@@ -137,6 +137,8 @@ fn a_promotion_survives_a_crash_of_every_member() {
         assert_eq!((status.voters.len(), status.learners.len()), (4, 0), "member {id}");
     }
     c.assert_converged();
+    // The backend commits once a second.
+    c.ms(2_000);
     for id in &all {
         c.kill(*id);
         c.start(*id);
