@@ -197,4 +197,67 @@ mod tests {
             serde_json::from_str(&json().expect("it is plain data")).expect("JSON");
         assert_eq!(json.as_array().map(Vec::len), Some(Fault::KINDS.len()));
     }
+
+    #[test]
+    fn the_scenario_every_fault_has_every_kind_that_can_be_survived() {
+        let text = include_str!("../every-fault.toml");
+        let scenario = Scenario::parse("t", "t.toml", text, &|_| Err("no file".to_owned()));
+        let faults = scenario.expect("it is committed").faults;
+        let kinds = Fault::KINDS.iter().filter(|k| k.survivable && k.family != Family::Cluster);
+        for kind in kinds {
+            assert!(faults.iter().any(|plan| plan.fault.name() == kind.name), "{}", kind.name);
+        }
+    }
+
+    /// Line, column and message of the error in a file with this fault; its header is in line 5.
+    fn refused(fault: &str) -> (usize, usize, String) {
+        let head = "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\n\n";
+        let text = format!("{head}[[fault]]\nat = \"1s\"\n{fault}");
+        let error = Scenario::parse("t", "t.toml", &text, &|_| Err("no file".to_owned()))
+            .expect_err("the fault is wrong");
+        (error.line, error.column, error.message)
+    }
+
+    #[test]
+    fn a_wrong_parameter_is_refused_where_it_stands_with_what_was_expected() {
+        for (fault, line, column, expected) in [
+            ("kind = \"link-loss\"\nppm = 2000000\nduration = \"1s\"\n", 8, 1, "at most 1000000"),
+            ("kind = \"link-loss\"\nppm = \"some\"\nduration = \"1s\"\n", 8, 8, "u32"),
+            ("kind = \"link-loss\"\nduration = \"1s\"\npm = 5\n", 9, 1, "expected one of"),
+            (
+                "kind = \"kill-at\"\nnode = \"m1\"\nsite = \"before lunch\"\nduration = \"1s\"\n",
+                9,
+                9,
+                "expected before, during or after",
+            ),
+            (
+                "kind = \"disk-full\"\nnode = \"m1\"\nduration = \"1s\"\nops = [\"remove\"]\n",
+                10,
+                9,
+                "needs no room: expected",
+            ),
+            (
+                "kind = \"disk-error\"\nnode = \"m1\"\ncount = 0\nduration = \"1s\"\n",
+                9,
+                1,
+                "expected at least 1",
+            ),
+            (
+                "kind = \"clock-drift\"\nnode = \"m1\"\nppm = 9000000\nduration = \"1s\"\n",
+                9,
+                1,
+                "expected -100000 to 100000",
+            ),
+            (
+                "kind = \"bit-rot\"\nnode = \"boss\"\nduration = \"1s\"\n",
+                8,
+                9,
+                "expected \"leader\"",
+            ),
+        ] {
+            let (at_line, at_column, message) = refused(fault);
+            assert_eq!((at_line, at_column), (line, column), "{message}");
+            assert!(message.contains(expected), "{message}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use crate::swarm;
 use crate::variant;
 
 /// Name and text of every committed scenario, in the order of `list`.
-const COMMITTED: [(&str, &str); 14] = [
+const COMMITTED: [(&str, &str); 15] = [
     ("slow-disk", include_str!("../slow-disk.toml")),
     ("slow-disk-long", include_str!("../slow-disk-long.toml")),
     ("minority-leader", include_str!("../minority-leader.toml")),
@@ -22,6 +22,7 @@ const COMMITTED: [(&str, &str); 14] = [
     ("disk-full", include_str!("../disk-full.toml")),
     ("smoke", include_str!("../smoke.toml")),
     ("crash-storm", include_str!("../crash-storm.toml")),
+    ("every-fault", include_str!("../every-fault.toml")),
     ("throughput", include_str!("../throughput.toml")),
     ("put-latency", include_str!("../put-latency.toml")),
     ("get-latency", include_str!("../get-latency.toml")),

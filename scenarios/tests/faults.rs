@@ -20,3 +20,10 @@ fn crash_storm_passes_in_both_profiles() {
         passing_runs("crash-storm", profile, 0..2);
     }
 }
+
+#[test]
+fn every_fault_passes_in_both_profiles() {
+    for profile in ["coupled", "decoupled"] {
+        passing_runs("every-fault", profile, 0..1);
+    }
+}

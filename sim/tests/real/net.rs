@@ -365,10 +365,12 @@ fn a_connection_that_nobody_accepts_hangs_and_one_to_a_closed_port_is_refused() 
         };
         world.sleep(STEP).await;
         world.inject(fault.into());
-        found.borrow_mut().push(call(&world).await);
+        let hung = call(&world).await;
+        found.borrow_mut().push(hung);
         world.inject(Kill { node }.into());
         world.sleep(TIMEOUT * 2).await;
-        found.borrow_mut().push(call(&world).await);
+        let refused = call(&world).await;
+        found.borrow_mut().push(refused);
     });
     assert_eq!(outcomes.take(), [Outcome::TimedOut, Outcome::Refused]);
 }
