@@ -2,12 +2,14 @@
 
 mod check_support;
 
+use std::time::Duration;
+
 use check_support::*;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::mvccpb::Event as KvEvent;
 use detkv_sim::check::Watch;
-use detkv_sim::history::{Event, Fact, Phase};
+use detkv_sim::history::{ClientId, Event, Fact, Phase};
 
 /// Revisions 2 to 5: a=1, b=1, a=2, a and b deleted.
 fn five() -> Script {
@@ -216,6 +218,54 @@ fn checker_judges_a_cancel_for_compaction() {
             accepts(&script, &Watch);
         } else {
             rejects(&script, &Watch, "compacted");
+        }
+    }
+}
+
+#[test]
+fn checker_rejects_an_event_that_comes_long_after_its_member_had_shown_it() {
+    for (seconds, is_slow, has_fault, is_right) in [
+        (9, false, false, true),
+        (11, false, false, false),
+        (11, true, false, true),
+        (11, false, true, true),
+    ] {
+        let mut script = five();
+        let request = watch_all(1);
+        let watch = script.watch(request.clone());
+        if is_slow {
+            script.record(Event::ClientIsSlow { client: ClientId(7) });
+        }
+        if has_fault {
+            let what = "pause".to_owned();
+            script.fact(Fact::FaultBegan { fault: 0, what, member: None });
+        }
+        script.now = script.now + Duration::from_secs(seconds);
+        if has_fault {
+            script.fact(Fact::FaultEnded { fault: 0 });
+        }
+        for revision in 2..=5 {
+            let events = script.events_of(&request, revision);
+            script.deliver(watch, events);
+        }
+        if is_right {
+            accepts(&script, &Watch);
+        } else {
+            rejects(&script, &Watch, "delivered in time");
+        }
+    }
+}
+
+#[test]
+fn checker_rejects_a_member_that_holds_too_much_for_a_stream() {
+    for (value, is_right) in [(1 << 20, true), (16 << 20, false)] {
+        let mut script = five();
+        let name = "watch_undrained_bytes";
+        script.fact(Fact::Metric { member: MEMBER, name, value });
+        if is_right {
+            accepts(&script, &Watch);
+        } else {
+            rejects(&script, &Watch, "bounded memory");
         }
     }
 }

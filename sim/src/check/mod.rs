@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `linearizability` | calls take effect one by one, at a point between call and return |
 //! | `serializable` | local reads show some past state, never the future, never going back on a member |
-//! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create |
+//! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create, in time |
 //! | `durability` | what was acknowledged is there at the end |
 //! | `lease` | a lease lives for its time, ends once, takes its keys in one revision |
 //! | `quota` | alarms stop what takes space, and nothing else |
@@ -39,6 +39,7 @@ pub use quota::Quota;
 pub use raft::Raft;
 pub use serializable::Serializable;
 pub use state::State;
+pub(crate) use watch::UNDRAINED;
 pub use watch::Watch;
 
 use crate::history::{EntryId, History, OpId};

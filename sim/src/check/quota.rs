@@ -132,13 +132,15 @@ impl Alarms {
     }
 
     fn allow(&self, case: &Case, id: OpId, op: &Operation) -> Result<(), Violation> {
-        let stops: [(AlarmType, fn(&Call) -> bool); 2] =
-            [(AlarmType::Nospace, takes_space), (AlarmType::Corrupt, writes)];
-        for (alarm, stops) in stops {
+        for alarm in [AlarmType::Nospace, AlarmType::Corrupt] {
+            let is_stopped = match alarm {
+                AlarmType::Nospace => takes_space(&op.call),
+                _ => writes(&op.call),
+            };
             let is_raised = |(_, raised): &(Instant, Raised)| {
                 raised.iter().any(|(_, other)| *other == alarm as i32)
             };
-            if stops(&op.call) && self.met(op.called, op.returned).iter().all(is_raised) {
+            if is_stopped && self.met(op.called, op.returned).iter().all(is_raised) {
                 let message =
                     format!("{} succeeded under {}", case.history.show(id), alarm.as_str_name());
                 return Err(Violation::new("write under an alarm", message, vec![id]));

@@ -1,5 +1,9 @@
-//! Members at the same applied index hold the same state; members that hash the same revision under the same
-//! compact revision agree in the hash.
+//! Members at the same applied index hold the same state.
+//!
+//! | Promise | Broken when |
+//! |---|---|
+//! | equal index, equal state | hashes of the state differ at one applied index (sampled all along) |
+//! | equal revision, equal hash | HashKV of one revision under one compact revision differs (asked in the end) |
 
 use std::collections::BTreeMap;
 

@@ -39,7 +39,7 @@ impl Times {
             drift_ppm: u64::from(history.settings().drift_ppm),
             steps: steps.collect(),
             leaderships: leaderships.collect(),
-            faults: fault_times(history, end),
+            faults: fault_times(history),
         }
     }
 
@@ -71,8 +71,11 @@ impl Times {
     }
 }
 
-/// Merged times of all faults; one that never ended lasts to the end. A node that is down is one too.
-fn fault_times(history: &History, end: Instant) -> Vec<(Instant, Instant)> {
+/// What happens at once (a kill, a restart, a step of a clock) is felt for so long.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// Merged times of all faults. A run ends every fault that lasts: one without an end happened at once.
+fn fault_times(history: &History) -> Vec<(Instant, Instant)> {
     let mut open: BTreeMap<u32, Instant> = BTreeMap::new();
     let mut times = Vec::new();
     for (at, fact) in history.facts() {
@@ -86,7 +89,7 @@ fn fault_times(history: &History, end: Instant) -> Vec<(Instant, Instant)> {
             _ => {}
         }
     }
-    times.extend(open.into_values().map(|began| (began, end)));
+    times.extend(open.into_values().map(|began| (began, began + AFTERMATH)));
     times.sort_unstable();
     let mut merged: Vec<(Instant, Instant)> = Vec::new();
     for (begin, end) in times {

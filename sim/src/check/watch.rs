@@ -12,6 +12,10 @@
 //! | prev_kv | the row before is not the one the store held |
 //! | event | the row is not the one the store held (is-create: version and create_revision) |
 //! | compacted | it is cancelled for a compaction that does not concern it |
+//! | delivered in time | an event comes long after its member had shown its revision (`delay`) |
+//! | bounded memory | a member holds more for a stream than its credit (`delay`) |
+
+mod delay;
 
 use super::model::{Rank, Slot};
 use super::replay::{Change, Log};
@@ -43,9 +47,11 @@ impl Checker for Watch {
                 Violation::new(promise, message, Vec::new())
             })?;
         }
-        Ok(())
+        delay::check(case)
     }
 }
+
+pub use delay::UNDRAINED;
 
 fn done_revision(outcome: &Outcome) -> Option<i64> {
     match outcome {

@@ -502,6 +502,8 @@ fn settings(config: &SimConfig, nodes: &[Node]) -> history::Settings {
         lease_ttl_secs_min: first
             .map_or(default.lease_ttl_secs_min, detkv_core::Config::lease_ttl_secs_min),
         drift_ppm: drift.max().unwrap_or(0),
+        watch_stream_bytes: first
+            .map_or(default.watch_stream_bytes, |core| core.watch_stream_bytes),
     }
 }
 

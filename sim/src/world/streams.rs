@@ -16,8 +16,9 @@ use detkv_core::pb::etcdserverpb as pb;
 use prost::Message;
 
 use super::{Packet, World};
+use crate::check::UNDRAINED;
 use crate::handle::CallError;
-use crate::history::ClientId;
+use crate::history::{ClientId, Event, Fact};
 use crate::trace::Kind;
 use crate::wire::{OVERHEAD_BYTES, watch_bytes};
 
@@ -29,6 +30,8 @@ pub struct Stream {
     lost: bool,
     /// On the member: bytes on the wire, credit to give back, message.
     queue: VecDeque<(u64, u64, WatchMessage)>,
+    /// Credit of what is in `queue`.
+    undrained_bytes: u64,
     /// Sent, and the client's taking of it not yet known to the member.
     unread_bytes: u64,
     /// At the client.
@@ -49,6 +52,7 @@ impl World {
             opened: false,
             lost: false,
             queue: VecDeque::new(),
+            undrained_bytes: 0,
             unread_bytes: 0,
             inbox: VecDeque::new(),
             taken_bytes: 0,
@@ -134,7 +138,18 @@ impl World {
     pub(super) fn on_watch_output(&mut self, node: u32, stream: StreamId, message: WatchMessage) {
         let (bytes, credit) = (watch_bytes(&message), message.bytes);
         match self.streams.get_mut(&stream) {
-            Some(state) if !state.lost => state.queue.push_back((bytes, credit, message)),
+            Some(state) if !state.lost => {
+                // Without the message itself, or the fragments of it: one may overshoot.
+                let held = state.undrained_bytes;
+                let is_rest = state.queue.back().is_some_and(|(_, _, last)| last.head.fragment);
+                state.undrained_bytes += credit;
+                state.queue.push_back((bytes, credit, message));
+                if held > self.history.settings().watch_held_bytes_max() && !is_rest {
+                    let member = self.node(node).id;
+                    let fact = Fact::Metric { member, name: UNDRAINED, value: held };
+                    self.record(Event::Fact(fact));
+                }
+            }
             // The client is gone and the member does not know yet.
             _ => return self.give(node, Input::StreamDrained { stream, bytes: credit }, 0),
         }
@@ -152,6 +167,7 @@ impl World {
             }
             let Some((bytes, credit, message)) = state.queue.pop_front() else { return };
             state.unread_bytes += bytes;
+            state.undrained_bytes = state.undrained_bytes.saturating_sub(credit);
             let conn = state.conn;
             let node = self.client_conns[conn as usize].node;
             let now = self.now_ns();
