@@ -236,6 +236,32 @@ fn hash_kv_agrees_at_every_revision_and_at_the_last_compactions() {
     assert_eq!(c.member(leader).reader().read(&ready), Err(ApiError::Compacted));
 }
 
+#[test]
+fn hash_covers_what_was_applied_before_it_was_asked_for_and_agrees_between_equal_members() {
+    let mut c = Cluster::with(3, 14, |_| {});
+    let leader = c.elect();
+    c.ms(2_000);
+    let mut hashes = Vec::new();
+    for n in 0..3 {
+        c.put(leader, "k", &n.to_string());
+        c.ms(200);
+        let of_all = [MemberId(1), MemberId(2), MemberId(3)].map(|id| {
+            let ready = match c.call(id, Request::Hash(pb::HashRequest {})) {
+                Ok(Response::ReadReady(ready)) => ready,
+                other => panic!("{other:?}"),
+            };
+            match c.member(id).reader().read(&ready) {
+                Ok(ReadResult::Hash(hashed)) => hashed.response.hash,
+                other => panic!("{other:?}"),
+            }
+        });
+        assert!(of_all.iter().all(|hash| *hash == of_all[0]), "{of_all:?}");
+        hashes.push(of_all[0]);
+    }
+    hashes.dedup();
+    assert_eq!(hashes.len(), 3, "each put shows in it at once");
+}
+
 // -- auto-compaction
 
 #[test]

@@ -91,6 +91,8 @@ pub struct Member {
     pub(crate) auto_compactor: Option<AutoCompactor>,
     pub(crate) corruption: Corruption,
     pub(crate) snapshots: Snapshots,
+    /// Clients of Hash, which wait for the file to hold what was applied when they asked.
+    pub(crate) hashing: Vec<(RequestId, u64)>,
     /// Compactions whose rows are awaited (`physical`): revision, client.
     pub(crate) physical: Vec<(i64, RequestId)>,
     /// When requests that wait for somebody are looked at next; `None` when none does.
@@ -164,6 +166,7 @@ impl Member {
                 .map(|mode| AutoCompactor::new(mode, now, store.revision())),
             corruption: Corruption::new(&config, now),
             snapshots: Snapshots::new(snapshot_index, snap_files),
+            hashing: Vec::new(),
             physical: Vec::new(),
             look_after: None,
             peers_up: Default::default(),
@@ -344,6 +347,7 @@ impl Member {
             Ok(events) => events.into_iter().for_each(|e| self.on_store_event(e)),
             Err(halt) => self.halt = Some(halt),
         }
+        self.answer_hashing();
     }
 
     /// Clients of compactions whose rows are gone.

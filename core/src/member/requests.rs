@@ -95,7 +95,8 @@ impl Member {
             | Request::MemberUpdate(_)
             | Request::MemberPromote(_) => self.handle_change_request(id, request),
             Request::Defragment(_) => self.handle_defragment(id),
-            Request::Hash(_) | Request::HashKv(_) => self.read_now(id, request),
+            Request::Hash(_) => self.hash_file(id),
+            Request::HashKv(_) => self.read_now(id, request),
             Request::MoveLeader(r) => self.handle_move_leader(id, MemberId(r.target_id)),
         }
     }
@@ -281,6 +282,25 @@ impl Member {
     fn read_now(&mut self, id: RequestId, request: Request) {
         let ready = ReadReady { request, header: self.header() };
         self.reply(id, Ok(Response::ReadReady(ready)));
+    }
+
+    /// The hash of the file, once it holds what is applied now.
+    fn hash_file(&mut self, id: RequestId) {
+        if self.hashing.len() >= limits::PENDING_REQUESTS_MAX {
+            return self.reply(id, Err(ApiError::TooManyRequests));
+        }
+        let index = self.store.request_commit();
+        self.hashing.push((id, index));
+        self.answer_hashing();
+    }
+
+    /// After each job: whose file is far enough.
+    pub(super) fn answer_hashing(&mut self) {
+        let committed = self.store.committed_index();
+        let ready: Vec<_> = self.hashing.extract_if(.., |(_, at)| *at <= committed).collect();
+        for (id, _) in ready {
+            self.read_now(id, Request::Hash(pb::HashRequest {}));
+        }
     }
 
     pub(super) fn read_later(&mut self, what: ReadWhat) {

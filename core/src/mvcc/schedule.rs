@@ -35,6 +35,8 @@ pub(crate) struct Schedule {
     durable_index: u64,
     /// `None` before the first `Immediate` commit after open.
     synced_at: Option<Instant>,
+    /// The file is wanted up to this index as soon as may be.
+    wanted_index: u64,
     /// Everything at once and `Immediate`.
     immediate_always: bool,
     pub(super) compaction: Compaction,
@@ -52,6 +54,7 @@ impl Schedule {
             committed_index: meta.consistent.index,
             durable_index: meta.consistent.index,
             synced_at: None,
+            wanted_index: 0,
             immediate_always: false,
             compaction: Compaction::resume(meta.scheduled_compaction, meta.finished_compaction),
             background: Background::default(),
@@ -166,6 +169,7 @@ impl Store {
     fn is_batch_forced(&self) -> bool {
         self.schedule.immediate_always
             || self.batch.compactions_waiting > 0
+            || self.schedule.wanted_index > self.schedule.committed_index
             || self.batch.len() >= self.schedule.options.batch_ops
     }
 
@@ -284,6 +288,17 @@ impl Store {
             }
         }
         events
+    }
+
+    /// Makes what is applied due for the file. Returns its index: see `committed_index`.
+    pub fn request_commit(&mut self) -> u64 {
+        self.schedule.wanted_index = self.consistent.index;
+        self.consistent.index
+    }
+
+    /// What is in the file, durable or not.
+    pub fn committed_index(&self) -> u64 {
+        self.schedule.committed_index
     }
 
     /// From now on `poll` writes everything with an `Immediate` commit at once (planned stop).
