@@ -70,7 +70,7 @@ fn a_process_may_end_in_the_middle_of_recovery_and_of_an_install() {
         let cut = Partition { nodes, direction: Default::default(), duration, clients: vec![] };
         let faults =
             vec![(ms(200), cut.into()), (3 * SECOND, kill_at(m(3), site, 1, seed % 2 == 0))];
-        let outcome = judged(config(seed), 5 * SECOND, faults);
+        let outcome = judged(config(seed), 6 * SECOND, faults);
         assert!(ends(&outcome) >= 1, "{site}: {:?}", downs(&outcome));
     }
 }
