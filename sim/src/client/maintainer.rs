@@ -70,7 +70,7 @@ async fn maintain(operators: Vec<Client>, options: Maintainer, end: Instant) {
 async fn alarms(operators: &[Client]) -> Vec<pb::AlarmMember> {
     let get = pb::AlarmRequest { action: AlarmAction::Get.into(), ..Default::default() };
     for operator in operators {
-        if let Ok(Reply::Alarm(response)) = operator.call(Request::Alarm(get.clone())).await {
+        if let Ok(Reply::Alarm(response)) = operator.call(Request::Alarm(get)).await {
             return response.alarms;
         }
     }
