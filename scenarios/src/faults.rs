@@ -92,9 +92,14 @@ fn parameter(out: &mut String, parameter: &Parameter) {
     let _ = write!(out, "      {name:<15} {}", text.trim_start());
 }
 
+/// The parameters of the example, behind the kind; some have none.
+fn rest(kind: &KindInfo) -> String {
+    if kind.example.is_empty() { String::new() } else { format!(", {}", kind.example) }
+}
+
 /// One line of TOML.
 fn example(kind: &KindInfo) -> String {
-    format!("{{ at = \"3s\", kind = \"{}\", {} }}", kind.name, kind.example)
+    format!("{{ at = \"3s\", kind = \"{}\"{} }}", kind.name, rest(kind))
 }
 
 /// Words in lines of at most `WIDTH`, each indented.
@@ -171,7 +176,7 @@ mod tests {
     fn a_parameter_without_a_default_is_required_and_no_other() {
         for kind in Fault::KINDS {
             let mut all: toml::Table =
-                toml::from_str(&format!("f = {{ kind = \"{}\", {} }}", kind.name, kind.example))
+                toml::from_str(&format!("f = {{ kind = \"{}\"{} }}", kind.name, rest(kind)))
                     .expect("the example is a table");
             let toml::Value::Table(all) = all.remove("f").expect("it has this key") else {
                 panic!("an inline table")

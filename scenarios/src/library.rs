@@ -11,7 +11,7 @@ use crate::swarm;
 use crate::variant;
 
 /// Name and text of every committed scenario, in the order of `list`.
-const COMMITTED: [(&str, &str); 15] = [
+const COMMITTED: [(&str, &str); 16] = [
     ("slow-disk", include_str!("../slow-disk.toml")),
     ("slow-disk-long", include_str!("../slow-disk-long.toml")),
     ("minority-leader", include_str!("../minority-leader.toml")),
@@ -27,6 +27,7 @@ const COMMITTED: [(&str, &str); 15] = [
     ("put-latency", include_str!("../put-latency.toml")),
     ("get-latency", include_str!("../get-latency.toml")),
     ("watch-latency", include_str!("../watch-latency.toml")),
+    ("membership", include_str!("../membership.toml")),
 ];
 
 /// Histograms of real disks that come with the binary, as scenarios name them.

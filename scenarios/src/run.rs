@@ -80,6 +80,7 @@ fn config(scenario: &Scenario, seed: u64, profile: Profile, trace: TraceOptions)
         cpu: scenario.cpu,
         cpus: scenario.cpus.clone(),
         clocks: scenario.clocks.clone(),
+        versions: scenario.versions.clone(),
         buggify: scenario.buggify,
         log_level: Some(detkv_core::Level::Warn),
         trace,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use detkv_sim_world::MemberVersion;
 use detkv_sim_world::client::{
     Bursts, Compactor, KeepAlive, Kubernetes, Maintainer, Mixed, OneByOne, PutLoad, Robustness,
     Script, SlowWatcher, Watcher,
@@ -72,6 +73,7 @@ pub struct Scenario {
     pub cpu: CpuModel,
     pub cpus: BTreeMap<u64, CpuModel>,
     pub clocks: BTreeMap<u64, ClockModel>,
+    pub versions: BTreeMap<u64, MemberVersion>,
     /// In-code faults happen.
     pub buggify: bool,
     pub workloads: Vec<Workload>,
@@ -146,6 +148,8 @@ struct File {
     cpus: BTreeMap<String, CpuModel>,
     #[serde(default)]
     clocks: BTreeMap<String, ClockModel>,
+    #[serde(default)]
+    versions: BTreeMap<String, MemberVersion>,
     #[serde(default)]
     buggify: bool,
     #[serde(default)]
@@ -264,6 +268,7 @@ impl Scenario {
             named.collect::<Result<Vec<_>, _>>()
         });
         let cpus = file.cpus.into_iter().map(|(name, cpu)| Ok((by_member(&name)?, cpu)));
+        let versions = file.versions.into_iter().map(|(name, v)| Ok((by_member(&name)?, v)));
         let clocks = file.clocks.into_iter().map(|(name, clock)| Ok((by_member(&name)?, clock)));
         Ok(Self {
             name: name.to_owned(),
@@ -280,6 +285,7 @@ impl Scenario {
             cpu: file.cpu,
             cpus: cpus.collect::<Result<_, _>>()?,
             clocks: clocks.collect::<Result<_, _>>()?,
+            versions: versions.collect::<Result<_, _>>()?,
             buggify: file.buggify,
             workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,
             faults: file.fault.iter().map(fault).collect::<Result<_, _>>()?,

@@ -1,8 +1,8 @@
 //! The timeline of a run for the report page, from the facts of its history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use detkv_core::member::Role as CoreRole;
+use detkv_core::member::{ChangeKind, Role as CoreRole};
 use detkv_core::{Instant, MemberId};
 use detkv_reports::run::{FaultSpan, FsyncSample, LogEvent, MemberName, Role, RoleSpan, Timeline};
 use detkv_sim_world::history::{DownHow, Fact, History, Phase};
@@ -23,10 +23,10 @@ pub fn timeline(
 ) -> Timeline {
     let history = &outcome.history;
     let end_ms = outcome.virtual_ns / 1_000_000;
-    Timeline {
-        members: (1..=scenario.members)
-            .map(|id| MemberName { id, name: format!("m{id}") })
-            .collect(),
+    let numbers = history.numbers();
+    let members = scenario.members.max(numbers.len() as u64);
+    let mut timeline = Timeline {
+        members: (1..=members).map(|id| MemberName { id, name: format!("m{id}") }).collect(),
         election_timeout_ms,
         warm_up_ms: history.phase(Phase::WarmedUp).map_or(0, ms),
         roles: roles(history, end_ms),
@@ -35,7 +35,18 @@ pub fn timeline(
         put_gaps: puts.gaps,
         fsyncs: outcome.syncs.iter().map(fsync).collect(),
         events: events(history, leaders, &outcome.log),
-    }
+    };
+    renumber(&mut timeline, &numbers);
+    timeline
+}
+
+/// Members that were added are told of by their number: nobody reads an id.
+fn renumber(timeline: &mut Timeline, numbers: &BTreeMap<MemberId, u64>) {
+    let number = |id: &mut u64| *id = numbers.get(&MemberId(*id)).copied().unwrap_or(*id);
+    timeline.roles.iter_mut().for_each(|span| number(&mut span.member));
+    timeline.fsyncs.iter_mut().for_each(|sample| number(&mut sample.member));
+    timeline.faults.iter_mut().filter_map(|span| span.member.as_mut()).for_each(number);
+    timeline.events.iter_mut().filter_map(|event| event.member.as_mut()).for_each(number);
 }
 
 fn fsync(sync: &SyncRecord) -> FsyncSample {
@@ -158,8 +169,23 @@ fn events(history: &History, leaders: &Leaders, log: &[LogRecord]) -> Vec<LogEve
     for (at, member, term) in &leaders.began {
         tell(*at, Some(*member), format!("leads term {term}"));
     }
+    let numbers = history.numbers();
+    let mut changes = BTreeSet::new();
     for (at, fact) in history.facts() {
         match fact {
+            Fact::Membership { change, .. } if changes.insert(change.index) => {
+                let number = numbers.get(&change.member).copied();
+                let what = match change.kind {
+                    ChangeKind::AddVoter => "joins the voters",
+                    ChangeKind::AddLearner => "joins as a learner",
+                    ChangeKind::Promote => "gets a vote",
+                    ChangeKind::Remove => "is removed",
+                    ChangeKind::Update => "has other URLs",
+                };
+                let voters = change.voters.len();
+                let who = number.map(MemberId).or(Some(change.member));
+                tell(*at, who, format!("{what}: {voters} voters"));
+            }
             Fact::FaultBegan { what, member, .. } => tell(*at, *member, what.clone()),
             // The fault that did it is told already.
             Fact::Down { how: DownHow::Killed | DownHow::PowerLoss, .. } => {}

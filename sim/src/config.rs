@@ -5,6 +5,8 @@ use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
+use serde::Deserialize;
+
 use detkv_core::{Instant, Level, LogLine, MemberId, Profile};
 
 use crate::clock::ClockModel;
@@ -35,6 +37,8 @@ pub struct SimConfig {
     pub cpu: CpuModel,
     /// CPUs that differ, by member id.
     pub cpus: BTreeMap<u64, CpuModel>,
+    /// Members of another version, by number.
+    pub versions: BTreeMap<u64, MemberVersion>,
     /// Clocks that differ from true time, by member id.
     pub clocks: BTreeMap<u64, ClockModel>,
     /// In-code faults happen (`detkv_core::buggify!`).
@@ -44,6 +48,23 @@ pub struct SimConfig {
     /// Log lines of members from this level on are kept.
     pub log_level: Option<Level>,
     pub trace: TraceOptions,
+}
+
+/// What a member of another version says of itself, and speaks.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberVersion {
+    /// etcd's version that it shows, `X.Y.Z`.
+    pub version: String,
+    /// The highest version of the peer wire that it speaks.
+    pub wire: u32,
+}
+
+impl MemberVersion {
+    pub fn apply(&self, config: &mut detkv_core::Config) {
+        config.version = self.version.clone();
+        config.wire_version = self.wire;
+    }
 }
 
 /// What to record besides the history. Nothing here changes the run.
@@ -92,6 +113,7 @@ impl SimConfig {
             net: NetModel::default(),
             cpu: CpuModel::default(),
             cpus: BTreeMap::new(),
+            versions: BTreeMap::new(),
             clocks: BTreeMap::new(),
             buggify: false,
             sample_every: 1_000,

@@ -144,8 +144,10 @@ impl Handle {
         stream(self.shared.world.borrow().config.seed, node, purpose)
     }
 
+    /// Everybody who is not gone for good.
     pub fn members(&self) -> Vec<MemberId> {
-        self.shared.world.borrow().nodes.iter().map(|node| node.id).collect()
+        let world = self.shared.world.borrow();
+        world.nodes.iter().filter(|node| !node.retired).map(|node| node.id).collect()
     }
 
     /// A member that the world does not have is down.
@@ -195,6 +197,19 @@ impl Handle {
         })
         .await?;
         Ok(conn)
+    }
+
+    /// By its own word.
+    pub fn is_learner(&self, node: MemberId) -> bool {
+        match self.node_status(node) {
+            NodeStatus::Up(status) => !status.voters.contains(&status.id),
+            _ => false,
+        }
+    }
+
+    /// Operators are changing the cluster.
+    pub fn is_operated(&self) -> bool {
+        self.shared.world.borrow().is_operated()
     }
 
     /// Performs a fault now.

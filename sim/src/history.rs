@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use detkv_core::api::Request;
-use detkv_core::member::Role;
+use detkv_core::member::{AppliedChange, Role};
 use detkv_core::pb::{etcdserverpb as pb, mvccpb};
 use detkv_core::{ApiError, Instant, MemberId};
 
@@ -175,6 +175,11 @@ pub enum Fact {
     ClockStepped {
         member: MemberId,
         ns: i64,
+    },
+    /// The member applied a change of the configuration.
+    Membership {
+        member: MemberId,
+        change: AppliedChange,
     },
     /// The script reached a phase of the run.
     Phase(Phase),
@@ -416,6 +421,18 @@ impl History {
 
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
+    }
+
+    /// Numbers of the members in the order in which they first started: of the first ones their ids.
+    pub fn numbers(&self) -> BTreeMap<MemberId, u64> {
+        let mut numbers = BTreeMap::new();
+        for (_, fact) in self.facts() {
+            if let Fact::Recovering { member } = fact {
+                let next = numbers.len() as u64 + 1;
+                numbers.entry(*member).or_insert(next);
+            }
+        }
+        numbers
     }
 
     /// The error of an operation, whether or not it may have taken effect.

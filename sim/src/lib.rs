@@ -57,7 +57,9 @@ mod world;
 
 use std::future::Future;
 
-pub use config::{Counters, LogRecord, RunOutcome, SimConfig, SyncRecord, TraceOptions, Tune};
+pub use config::{
+    Counters, LogRecord, MemberVersion, RunOutcome, SimConfig, SyncRecord, TraceOptions, Tune,
+};
 pub use fault::Fault;
 pub use handle::{CallError, Handle, NodeStatus, Reply, WatchConn};
 pub use history::ClientId;

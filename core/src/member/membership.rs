@@ -31,6 +31,30 @@ const READY_PERCENT: u64 = 90;
 /// Heartbeats for which the connection to a removed member is kept.
 const FAREWELL_HEARTBEATS: u32 = 10;
 
+/// Changes kept for [`Member::take_changes`].
+const CHANGES_KEPT: usize = 64;
+
+/// A membership change that this member has applied, for a checker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AppliedChange {
+    /// Of the log entry.
+    pub index: u64,
+    pub kind: ChangeKind,
+    pub member: MemberId,
+    /// The configuration from here on, by ascending id.
+    pub voters: Vec<MemberId>,
+    pub learners: Vec<MemberId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChangeKind {
+    AddVoter,
+    AddLearner,
+    Promote,
+    Remove,
+    Update,
+}
+
 /// What a leader does with a change.
 enum Verdict {
     Proposed,
@@ -285,6 +309,7 @@ impl Member {
         self.cluster.apply_change(&mut self.store, &change);
         self.peers_changed = true;
         self.lead.introduced = false;
+        self.note_change(entry.index, &change);
         self.log_change(&change);
         if let Some(client) = self.pending.remove(pb.id).and_then(|p| p.client) {
             let response = self.change_response(&change);
@@ -293,6 +318,31 @@ impl Member {
         if change == Change::Remove(self.config.id) {
             self.begin_leaving(entry.index);
         }
+    }
+
+    /// The member list and Raft's configuration are one.
+    fn note_change(&mut self, index: u64, change: &Change) {
+        let status = self.status();
+        let listed: Vec<MemberId> = self.cluster.voters().map(|m| MemberId(m.id)).collect();
+        assert_eq!(listed, status.voters, "voters of the list are the voters of Raft");
+        assert_eq!(self.cluster.learners(), status.learners.len(), "and learners the learners");
+        let kind = match change {
+            Change::Add(new) if new.is_learner => ChangeKind::AddLearner,
+            Change::Add(_) => ChangeKind::AddVoter,
+            Change::Promote(_) => ChangeKind::Promote,
+            Change::Remove(_) => ChangeKind::Remove,
+            Change::Update(_) => ChangeKind::Update,
+        };
+        let (member, voters, learners) = (change.member(), status.voters, status.learners);
+        if self.changes.len() == CHANGES_KEPT {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(AppliedChange { index, kind, member, voters, learners });
+    }
+
+    /// The newest membership changes applied since the last call, at most 64.
+    pub fn take_changes(&mut self) -> impl Iterator<Item = AppliedChange> + '_ {
+        self.changes.drain(..)
     }
 
     fn change_response(&self, change: &Change) -> Response {

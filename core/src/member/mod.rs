@@ -64,6 +64,7 @@ pub(crate) use defrag::COPY_PREFIX;
 use defrag::DefragDesk;
 use lead::Lead;
 use leases::LeaseDesk;
+pub use membership::{AppliedChange, ChangeKind};
 use pending::Pending;
 use requests::ReadWaiter;
 use space::SpaceDesk;
@@ -99,6 +100,8 @@ pub struct Member {
     pub(crate) look_after: Option<Instant>,
     /// Peers whose message connection is up, since when.
     pub(crate) peers_up: std::collections::BTreeMap<MemberId, Instant>,
+    /// Applied membership changes that nobody has looked at.
+    pub(crate) changes: std::collections::VecDeque<AppliedChange>,
     /// Removed members that still have to hear of it, until when.
     pub(crate) farewells: Vec<(Peer, Instant)>,
     /// What peers said of themselves: wire version to use with them, etcd's version.
@@ -170,6 +173,7 @@ impl Member {
             physical: Vec::new(),
             look_after: None,
             peers_up: Default::default(),
+            changes: Default::default(),
             farewells: Vec::new(),
             peer_versions: Default::default(),
             raft_frames: Vec::new(),

@@ -10,6 +10,7 @@
 //! | `watch` | filter, ordered, unique, atomic, reliable, resumable, bookmarkable, prev_kv, is-create, in time |
 //! | `durability` | what was acknowledged is there at the end |
 //! | `lease` | a lease lives for its time, ends once, takes its keys in one revision |
+//! | `membership` | lists agree, one change at a time, removed for good, learners have no vote |
 //! | `quota` | alarms stop what takes space, and nothing else |
 //! | `state` | members at the same applied index hold the same state |
 //! | `raft` | leaders, votes, logs and commits obey Raft |
@@ -17,6 +18,7 @@
 mod durability;
 mod lease;
 mod linearizability;
+mod membership;
 mod model;
 mod quota;
 mod raft;
@@ -35,6 +37,7 @@ use std::fmt;
 pub use durability::Durability;
 pub use lease::Lease;
 pub use linearizability::Linearizability;
+pub use membership::Membership;
 pub use quota::Quota;
 pub use raft::Raft;
 pub use serializable::Serializable;
@@ -63,6 +66,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(Durability),
         Box::new(State),
         Box::new(Quota),
+        Box::new(Membership),
         Box::new(Raft),
     ]
 }

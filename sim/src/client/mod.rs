@@ -109,7 +109,8 @@ impl Clients {
             timeout,
             handle: self.handle.clone(),
             shared: self.shared.clone(),
-            endpoints: Rc::new(endpoints),
+            endpoints: Rc::new(RefCell::new(endpoints)),
+            follows: false,
             current: Rc::default(),
             rng: Rc::new(RefCell::new(rng)),
         }
@@ -130,7 +131,7 @@ impl Clients {
         let mut endpoints = self.handle.members();
         let start = n % endpoints.len();
         endpoints.rotate_left(start);
-        self.client(endpoints, timeout)
+        Client { follows: true, ..self.client(endpoints, timeout) }
     }
 
     /// Runs a task that [`Clients::are_done`] waits for.
@@ -155,7 +156,9 @@ pub struct Client {
     pub timeout: Duration,
     handle: Handle,
     shared: Rc<Shared>,
-    endpoints: Rc<Vec<MemberId>>,
+    endpoints: Rc<RefCell<Vec<MemberId>>>,
+    /// It keeps its endpoints in step with the cluster, as etcd's client can.
+    follows: bool,
     /// Place in `endpoints`.
     current: Rc<Cell<usize>>,
     rng: Rc<RefCell<ChaCha8Rng>>,
@@ -168,12 +171,30 @@ impl Client {
 
     /// The member it talks to now.
     pub fn endpoint(&self) -> MemberId {
-        self.endpoints[self.current.get()]
+        self.endpoints.borrow()[self.current.get()]
     }
 
     /// Moves on to the next endpoint, if there is another one.
     pub fn rotate(&self) {
-        self.current.set((self.current.get() + 1) % self.endpoints.len());
+        if self.follows {
+            self.follow();
+        }
+        self.current.set((self.current.get() + 1) % self.endpoints.borrow().len());
+    }
+
+    /// Members that are gone leave the endpoints, new ones come last.
+    fn follow(&self) {
+        let members = self.handle.members();
+        let mut endpoints = self.endpoints.borrow_mut();
+        let present = self.current.get();
+        let is_gone = |id: &MemberId| !members.contains(id);
+        let gone_before = endpoints[..=present].iter().filter(|id| is_gone(id)).count();
+        endpoints.retain(|id| members.contains(id));
+        let new: Vec<MemberId> =
+            members.iter().copied().filter(|id| !endpoints.contains(id)).collect();
+        endpoints.extend(new);
+        // One before the next in turn.
+        self.current.set((present + endpoints.len() - gone_before) % endpoints.len());
     }
 
     /// A number below `n`, from the client's own stream.
@@ -236,7 +257,12 @@ fn is_worth_another_endpoint(failure: &Failure) -> bool {
         Failure::Unknown | Failure::NotSent => true,
         Failure::Api(error) => {
             may_take_effect_later(error)
-                || matches!(error, ApiError::TooManyRequests | ApiError::Unhealthy)
+                || matches!(
+                    error,
+                    ApiError::TooManyRequests
+                        | ApiError::Unhealthy
+                        | ApiError::NotSupportedForLearner
+                )
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct Readout {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ReadoutError {
     NoLeader,
+    /// A change of the cluster is still under way.
+    Operated,
     NotUp(MemberId),
     /// No linearizable read through this member.
     NoRead(MemberId),
@@ -46,6 +48,7 @@ pub enum ReadoutError {
 impl fmt::Display for ReadoutError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            ReadoutError::Operated => f.write_str("a change of the cluster did not end"),
             ReadoutError::NoLeader => f.write_str("no leader was elected"),
             ReadoutError::NotUp(member) => write!(f, "member {member} did not come up"),
             ReadoutError::NoRead(member) => {
@@ -73,6 +76,9 @@ impl Readout {
         self.wait_for_members(handle, deadline).await?;
         let mut readers = Vec::new();
         for member in handle.members() {
+            if handle.is_learner(member) {
+                continue;
+            }
             let client = clients.pinned(member, CALL);
             // Nothing is written any more: this read is at the last revision.
             read_all(&client, deadline).await?;
@@ -105,7 +111,10 @@ impl Readout {
                 |member: &MemberId| matches!(handle.node_status(*member), NodeStatus::Up(_));
             let down = handle.members().into_iter().find(|member| !is_up(member));
             match (down, handle.leader()) {
-                (None, Some(_)) => return Ok(()),
+                (None, Some(_)) if !handle.is_operated() => return Ok(()),
+                (None, Some(_)) if handle.now() >= deadline => {
+                    return Err(ReadoutError::Operated);
+                }
                 (Some(member), _) if handle.now() >= deadline => {
                     return Err(ReadoutError::NotUp(member));
                 }

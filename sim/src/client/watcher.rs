@@ -70,7 +70,9 @@ impl WatchProgress {
 impl Watcher {
     /// Watches from revision 1 until the run ends.
     pub fn start(&self, clients: &Clients, progress: &WatchProgress) {
-        let members = clients.handle().members();
+        let handle = clients.handle();
+        let mut members = handle.members();
+        members.retain(|member| !handle.is_learner(*member));
         for n in 0..self.clients as usize {
             let timeout = Duration::from_secs(1);
             let client = if self.pinned {

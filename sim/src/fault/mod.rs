@@ -8,6 +8,7 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+mod add_member;
 mod bit_rot;
 mod bridge;
 mod clock_drift;
@@ -34,11 +35,15 @@ mod link_slow;
 mod links;
 mod lost_write;
 mod misdirected_write;
+mod move_leader;
 mod partial_partition;
 mod partition;
 mod pause;
 mod power_loss;
+mod promote_member;
 mod read_error;
+mod remove_member;
+mod replace_disk;
 mod restart;
 mod ring;
 mod site;
@@ -48,6 +53,10 @@ mod target;
 mod torn_write;
 
 pub use bit_rot::BitRot;
+mod upgrade;
+mod wipe_disk;
+
+pub use add_member::AddMember;
 pub use bridge::Bridge;
 pub use clock_drift::ClockDrift;
 pub use clock_step::ClockStep;
@@ -72,11 +81,15 @@ pub use link_reorder::LinkReorder;
 pub use link_slow::LinkSlow;
 pub use lost_write::LostWrite;
 pub use misdirected_write::MisdirectedWrite;
+pub use move_leader::MoveLeader;
 pub use partial_partition::PartialPartition;
 pub use partition::{Direction, Partition};
 pub use pause::Pause;
 pub use power_loss::PowerLoss;
+pub use promote_member::PromoteMember;
 pub use read_error::ReadError;
+pub use remove_member::RemoveMember;
+pub use replace_disk::ReplaceDisk;
 pub use restart::Restart;
 pub use ring::Ring;
 pub use site::{Passing, Site, What, When};
@@ -84,6 +97,8 @@ pub use stop::Stop;
 pub use swap_disk::SwapDisk;
 pub use target::Target;
 pub use torn_write::TornWrite;
+pub use upgrade::Upgrade;
+pub use wipe_disk::WipeDisk;
 
 use crate::history::{Event, Fact};
 use crate::rng::stream;
@@ -174,6 +189,8 @@ faults! {
     CpuSlow,
     // Clock
     ClockStep, ClockDrift,
+    // Cluster
+    AddMember, PromoteMember, RemoveMember, ReplaceDisk, WipeDisk, MoveLeader, Upgrade,
 }
 
 impl World {
@@ -196,7 +213,8 @@ impl World {
             }
         };
         let Effect { member, what, lasts, undo, steps } = effect;
-        self.decide(|| Decision::Fault { at_ns, fault, target: member.map(|id| id.0) });
+        let target = member.map(|id| self.number(id));
+        self.decide(|| Decision::Fault { at_ns, fault, target });
         self.record_begin(number, what, member);
         let (first, step) = steps.unzip();
         if undo.is_some() || step.is_some() {
@@ -214,7 +232,19 @@ impl World {
     }
 
     fn record_begin(&mut self, fault: u32, what: String, member: Option<detkv_core::MemberId>) {
+        let what = self.with_numbers(what);
         self.record(Event::Fact(Fact::FaultBegan { fault, what, member }));
+    }
+
+    /// Members that were added are known by their number too: `m4`, not `m8371…`.
+    pub(crate) fn with_numbers(&self, what: String) -> String {
+        let added =
+            self.nodes.iter().enumerate().filter(|(place, node)| node.id.0 != *place as u64 + 1);
+        added.fold(what, |what, (place, node)| {
+            let number = format!("m{}", place + 1);
+            what.replace(&format!("m{}", node.id.0), &number)
+                .replace(&format!("m{}", node.id), &number)
+        })
     }
 
     /// A fault's time is over, unless it was healed before.

@@ -28,9 +28,8 @@ impl Target {
             Target::Member(member) => Some(*member),
             Target::Leader => leader,
             Target::Follower(n) => {
-                let others =
-                    world.nodes.iter().map(|node| node.id).filter(|id| Some(*id) != leader);
-                others.clone().nth(*n as usize - 1)
+                let others = world.nodes.iter().filter(|node| !node.retired).map(|node| node.id);
+                others.filter(|id| Some(*id) != leader).nth(*n as usize - 1)
             }
         };
         member.and_then(|member| world.place(member)).ok_or_else(|| format!("there is no {self}"))

@@ -94,6 +94,10 @@ impl EventHash {
         let event = xxh3_128(buffer);
         let summary = &mut self.summary;
         summary.event_hash = chain(summary.event_hash, event);
+        // A member that was added.
+        if summary.nodes.len() <= node as usize {
+            summary.nodes.resize(node as usize + 1, 0);
+        }
         let sub = &mut summary.nodes[node as usize];
         *sub = chain(*sub, event);
         if self.full.contains(&summary.events) {

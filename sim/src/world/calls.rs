@@ -138,6 +138,11 @@ impl World {
             return;
         }
         let (client, member, node) = self.conn_ends(conn);
+        if self.node(node).retired {
+            // There is no such machine any more; the network says so.
+            let at = self.now_ns() + self.net.latency(client, member);
+            return self.schedule(at, Event::ClientReset { conn, epoch });
+        }
         let cut = self.net.is_cut(client, member)
             || self.net.is_cut(member, client)
             || self.net.is_hung(client, member);

@@ -153,7 +153,7 @@ impl World {
         lines.extend(explain_votes(self, &copies, &voters));
         lines.extend(explain_lag(&copies));
         lines.extend(explain_copies(&copies, &voters));
-        lines
+        lines.into_iter().map(|line| self.with_numbers(line)).collect()
     }
 
     fn copy_of(&self, node: &Node) -> Copy {

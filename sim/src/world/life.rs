@@ -23,7 +23,7 @@ impl World {
     pub fn start(&mut self, node: u32) {
         let seed = self.config.seed;
         let n = self.node_mut(node);
-        if !matches!(n.process, Process::Down) {
+        if !matches!(n.process, Process::Down) || n.retired {
             return;
         }
         n.epoch += 1;
@@ -257,6 +257,10 @@ impl World {
         match halt {
             // Core made everything durable first, so what closing the file would write is not needed.
             Halt::Stopped => self.end_process(node, DownHow::Stopped),
+            Halt::Removed => {
+                self.node_mut(node).retired = true;
+                self.end_process(node, DownHow::Halted(Halt::Removed.to_string()));
+            }
             halt => self.end_process(node, DownHow::Halted(halt.to_string())),
         }
     }
@@ -278,6 +282,8 @@ impl World {
         n.lane_failed = [false; 3];
         n.gave_up = matches!(how, DownHow::Halted(_) | DownHow::OpenFailed(_));
         n.peers.clear();
+        n.wanted.clear();
+        n.refuses.clear();
         n.view = View::default();
         n.metrics = Default::default();
         (n.applied, n.sampled) = (0, 0);

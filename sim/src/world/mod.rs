@@ -14,6 +14,7 @@
 //! | `calls` | clients' connections and requests |
 //! | `streams` | watch streams |
 //! | `explain` | why a cluster does not converge |
+//! | `operate` | an operator who adds, promotes, replaces and removes members |
 //! | `observe` | facts: roles, state samples |
 //! | `raft_facts` | facts: Raft logs, votes, commits |
 
@@ -22,6 +23,7 @@ mod explain;
 mod life;
 mod node;
 mod observe;
+mod operate;
 mod peers;
 mod perform;
 mod raft_facts;
@@ -45,6 +47,8 @@ use rustc_hash::FxHashMap;
 pub use calls::CallId;
 use calls::{Call, ClientConn};
 use node::Node;
+use operate::Operation;
+pub(crate) use operate::Task;
 use peers::PeerConn;
 use read_delays::ReadDelays;
 pub use sites::ArmedSite;
@@ -217,6 +221,10 @@ pub enum Event {
     FaultEnd {
         fault: u32,
     },
+    /// An operator looks at what became of a request.
+    Operate {
+        operation: u32,
+    },
     /// What comes next in a fault that has steps.
     FaultStep {
         fault: u32,
@@ -243,6 +251,12 @@ pub struct World {
     pub(crate) read_delays: ReadDelays,
     sites: Sites,
     pub(crate) active_faults: Vec<Active>,
+    /// By the number of their fault.
+    operations: BTreeMap<u32, Operation>,
+    /// Committed when the last operation ended.
+    settled_index: u64,
+    /// A disk was taken and never replaced.
+    disk_was_lost: bool,
     pub(crate) next_fault: u32,
     hash: EventHash,
     history: History,
@@ -268,7 +282,7 @@ impl World {
         let ids: Vec<MemberId> = boot.iter().map(|member| member.id).collect();
         let cluster = detkv_core::config::cluster_id(&ids);
         let keep_draws = config.trace.draws;
-        let nodes = ids.iter().map(|id| Node::new(&config, *id, cluster, &boot)).collect();
+        let nodes = ids.iter().map(|id| Node::new(&config, id.0, *id, cluster, &boot)).collect();
         let decisions = config
             .trace
             .decisions
@@ -289,6 +303,9 @@ impl World {
             read_delays: ReadDelays::default(),
             sites: Sites::default(),
             active_faults: Vec::new(),
+            operations: BTreeMap::new(),
+            settled_index: 0,
+            disk_was_lost: false,
             next_fault: 0,
             hash: EventHash::new(
                 config.members,
@@ -334,9 +351,13 @@ impl World {
         &mut self.nodes[node as usize]
     }
 
-    /// Place of a member in the world.
+    /// Place of a member in the world: by its id, or by its number, which is another one for
+    /// members that were added.
     pub(crate) fn place(&self, member: MemberId) -> Option<u32> {
-        self.nodes.iter().position(|node| node.id == member).map(|place| place as u32)
+        let by_id = self.nodes.iter().position(|node| node.id == member);
+        let number = usize::try_from(member.0).ok().and_then(|number| number.checked_sub(1));
+        let by_number = || number.filter(|place| *place < self.nodes.len());
+        by_id.or_else(by_number).map(|place| place as u32)
     }
 
     pub(crate) fn schedule(&mut self, at_ns: u64, event: Event) {
@@ -389,6 +410,7 @@ impl World {
                 self.on_site_reached(node, epoch, power, down);
             }
             Event::FaultEnd { fault } => self.on_fault_end(fault),
+            Event::Operate { operation } => self.on_operate(operation),
             Event::FaultStep { fault } => self.on_fault_step(fault),
         }
     }
@@ -433,6 +455,8 @@ impl World {
     /// Folds one event of a node (0: none) into the event hash.
     fn fold(&mut self, kind: Kind, node: u64, payload: impl FnOnce(&mut Vec<u8>)) {
         let at = self.kernel.now();
+        let is_initial = node <= self.config.members;
+        let node = if is_initial { node } else { self.number(MemberId(node)) };
         self.hash.fold(kind, node, at, payload);
     }
 
@@ -509,9 +533,5 @@ fn settings(config: &SimConfig, nodes: &[Node]) -> history::Settings {
 
 /// Member `n` of the initial cluster.
 fn boot_member(n: u64) -> BootMember {
-    BootMember {
-        id: MemberId(n),
-        name: format!("m{n}"),
-        peer_urls: vec![format!("http://10.0.0.{n}:2380")],
-    }
+    BootMember { id: MemberId(n), name: format!("m{n}"), peer_urls: vec![operate::peer_url(n)] }
 }

@@ -1,6 +1,6 @@
 //! One node: a process on a machine with a disk, a clock and a CPU.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use detkv_core::buggify;
@@ -77,22 +77,40 @@ pub struct Node {
     pub(super) applied: u64,
     pub(super) sampled: u64,
     pub(super) raft: RaftSeen,
+    /// Number in its address: that of the member whose place it took.
+    pub(super) machine: u64,
+    /// Removed from the cluster, or its disk is gone: it never starts again.
+    pub(crate) retired: bool,
+    /// Everybody it wants connections to; some may not be there yet.
+    pub(super) wanted: Vec<MemberId>,
+    /// Ids that it refuses as removed.
+    pub(super) refuses: BTreeSet<MemberId>,
 }
 
 impl Node {
-    pub(super) fn new(config: &SimConfig, id: MemberId, cluster: u64, boot: &[BootMember]) -> Self {
+    /// `number`: of the machine's disk, clock and address; of a member that was added, its own.
+    pub(super) fn new(
+        config: &SimConfig,
+        number: u64,
+        id: MemberId,
+        cluster: u64,
+        boot: &[BootMember],
+    ) -> Self {
         let mut core = Config::new(id, cluster, boot.to_vec());
         core.profile = config.profile;
-        core.client_urls = vec![format!("http://10.0.0.{}:2379", id.0)];
+        core.client_urls = vec![format!("http://10.0.0.{number}:2379")];
         if let Some(tune) = &config.tune {
             tune(id, &mut core);
         }
-        let disk = config.disks.get(&id.0).unwrap_or(&config.disk).clone();
-        let cpu = *config.cpus.get(&id.0).unwrap_or(&config.cpu);
-        let clock = config.clocks.get(&id.0).copied().unwrap_or_default();
+        if let Some(version) = config.versions.get(&number) {
+            version.apply(&mut core);
+        }
+        let disk = config.disks.get(&number).unwrap_or(&config.disk).clone();
+        let cpu = *config.cpus.get(&number).unwrap_or(&config.cpu);
+        let clock = config.clocks.get(&number).copied().unwrap_or_default();
         Self {
             id,
-            disk: SimDisk::new(config.seed, id.0, disk, config.trace.draws),
+            disk: SimDisk::new(config.seed, number, disk, config.trace.draws),
             clock: NodeClock::new(clock),
             config: core,
             process: Process::Down,
@@ -117,7 +135,22 @@ impl Node {
             applied: 0,
             sampled: 0,
             raft: RaftSeen::default(),
+            machine: number,
+            retired: false,
+            wanted: Vec::new(),
+            refuses: BTreeSet::new(),
         }
+    }
+
+    /// Number in its address.
+    pub(crate) fn machine(&self) -> u64 {
+        self.machine
+    }
+
+    /// From its next start on it has the present version.
+    pub(crate) fn upgrade(&mut self) {
+        self.config.version = detkv_core::config::VERSION.to_owned();
+        self.config.wire_version = detkv_core::config::WIRE_VERSION;
     }
 
     /// The member, if it is up (paused or not).

@@ -28,6 +28,7 @@ impl World {
             self.record(Event::Fact(fact));
         }
         self.record_metrics(node);
+        self.record_changes(node);
         self.maybe_sample(node);
     }
 
@@ -47,6 +48,16 @@ impl World {
             if before != value {
                 self.record(Event::Fact(Fact::Metric { member: id, name, value }));
             }
+        }
+    }
+
+    fn record_changes(&mut self, node: u32) {
+        let n = self.node_mut(node);
+        let member = n.id;
+        let Process::Up(process) = &mut n.process else { return };
+        let changes: Vec<_> = process.take_changes().collect();
+        for change in changes {
+            self.record(Event::Fact(Fact::Membership { member, change }));
         }
     }
 
@@ -71,6 +82,10 @@ impl World {
         let Process::Up(member) = &n.process else { return };
         let (applied_index, hash) = member.state_hash();
         n.sampled = applied_index;
+        // A member that joins has nothing yet, the first ones have their list.
+        if applied_index == 0 {
+            return;
+        }
         let fact = Fact::StateHash { member: n.id, applied_index, hash };
         self.record(Event::Fact(fact));
     }

@@ -111,9 +111,19 @@ impl World {
         if !self.node(to).listens() {
             return self.dial(conn, self.redial_ns());
         }
+        let peer = self.node(to).id;
+        // The handshake: the acceptor knows who was removed, and both say their versions.
+        if self.node(to).refuses.contains(&self.node(from).id) {
+            self.fold_connection(from, peer, 3);
+            self.give(from, Input::RefusedAsRemoved { peer }, 0);
+            return self.dial(conn, self.redial_ns());
+        }
         let to_epoch = self.node(to).epoch;
         self.set_state(conn, State::Up { to_epoch });
-        let peer = self.node(to).id;
+        let theirs = &self.node(to).config;
+        let wire = theirs.wire_version.min(self.node(from).config.wire_version);
+        let version = theirs.version.clone();
+        self.give(from, Input::PeerVersion { peer, wire, version }, 0);
         self.fold_connection(from, peer, 1);
         self.give(from, Input::PeerUp { peer }, 0);
     }

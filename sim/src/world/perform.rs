@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use detkv_core::event::{DiskAction, DiskOp, Input, Lane, Ticket};
 use detkv_core::mvcc::{BackendJob, JobDone};
-use detkv_core::{Instant, LogLine, Peer};
+use detkv_core::{Instant, LogLine, MemberId, Peer};
 
 use super::node::panic_text;
 use super::{Event, FrameLane, World};
@@ -30,7 +30,7 @@ impl World {
             self.on_log_line(node, line);
         }
         if let Some(peers) = out.peers.take() {
-            self.on_peers(node, &peers);
+            self.on_peers(node, &peers, &out.removed);
         }
         for (to, frame) in out.messages.drain(..) {
             self.observe_frame(node, to, &frame);
@@ -48,6 +48,9 @@ impl World {
         }
         for (id, result) in out.replies.drain(..) {
             self.on_reply(node, id, result);
+        }
+        for (stream, _) in out.refused_streams.drain(..) {
+            self.lose_stream(stream);
         }
         for (stream, message) in out.watch.drain(..) {
             self.on_watch_output(node, stream, message);
@@ -183,9 +186,18 @@ impl World {
         }
     }
 
-    fn on_peers(&mut self, node: u32, peers: &[Peer]) {
-        let mut places: Vec<u32> = peers.iter().filter_map(|peer| self.place(peer.id)).collect();
-        places.sort_unstable();
+    fn on_peers(&mut self, node: u32, peers: &[Peer], removed: &[MemberId]) {
+        let n = self.node_mut(node);
+        n.wanted = peers.iter().map(|peer| peer.id).collect();
+        n.refuses = removed.iter().copied().collect();
+        self.dial_wanted(node);
+    }
+
+    /// Connects to everybody the member wants who is there.
+    pub(super) fn dial_wanted(&mut self, node: u32) {
+        let wanted = &self.node(node).wanted;
+        let is_wanted = |place: &u32| wanted.contains(&self.node(*place).id);
+        let places: Vec<u32> = (0..self.nodes.len() as u32).filter(is_wanted).collect();
         self.want_peers(node, places);
     }
 }

@@ -1,0 +1,14 @@
+//! The cluster grows, shrinks and is repaired under load and kills: every checker agrees.
+
+mod common;
+
+use common::passing_runs;
+
+#[test]
+fn membership_passes_in_both_profiles() {
+    for profile in ["coupled", "decoupled"] {
+        for run in passing_runs("membership", profile, 0..1) {
+            assert_eq!(run.checkers.get("membership").map(String::as_str), Some("ok"), "{run:?}");
+        }
+    }
+}
