@@ -203,7 +203,6 @@ impl Member {
                 let data = proposal.data.clone();
                 proposal.place = Place::Proposed;
                 if !self.node.propose(EntryType::EntryNormal, data) {
-                    sometimes!("requests.dropped-by-transfer");
                     self.fail(id, ApiError::ProposalDropped);
                 }
             } else if let Some(leader) = reachable {
@@ -239,6 +238,7 @@ impl Member {
             // Never into the log: every member would stumble over it.
             Some(Refusal::Dropped)
         } else if !self.node.propose(EntryType::EntryNormal, forward.request) {
+            sometimes!("requests.refused-by-transfer");
             Some(Refusal::NotLeader)
         } else {
             None

@@ -63,7 +63,7 @@ pub const MARKS: &[Named] = &[
     ("reads.retried", "a ReadIndex round was not answered in time"),
     ("reads.failed-by-new-leader", "reads failed because the leader changed"),
     ("requests.requeued", "a forwarded request came back from one that was no leader"),
-    ("requests.dropped-by-transfer", "a proposal met a leadership transfer"),
+    ("requests.refused-by-transfer", "a forwarded proposal met a leadership transfer"),
     ("requests.timed-out", "a proposal had no result in time"),
     ("mvcc.compaction-in-slices", "a compaction took more than one slice"),
     ("mvcc.compaction-resumed", "a compaction went on after a restart"),
@@ -86,4 +86,14 @@ pub const MARKS: &[Named] = &[
     ("space.alarm-raised", "a member over its quota raised the alarm"),
     ("space.applied-over-quota", "a write was applied by a member that had no room for it"),
     ("space.refused", "an entry was refused because of an alarm"),
+];
+
+/// Marks that take thousands of runs: a crash, a demotion or a second transfer at one moment of another.
+pub const VERY_RARE: &[&str] = &[
+    "snapshot.aborted-by-demotion",
+    "snapshot.replaced",
+    "snapshot.refused-during-install",
+    "snapshot.install-finished-by-recovery",
+    "recovery.term-from-entries",
+    "requests.refused-by-transfer",
 ];

@@ -12,7 +12,7 @@
 
 mod list;
 
-pub use list::{MARKS, SITES};
+pub use list::{MARKS, SITES, VERY_RARE};
 
 /// Name and meaning of a site or mark.
 pub type Named = (&'static str, &'static str);
@@ -174,6 +174,11 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn what_is_very_rare_is_a_mark() {
+        assert!(VERY_RARE.iter().all(|name| is_listed(MARKS, name)));
     }
 
     #[test]

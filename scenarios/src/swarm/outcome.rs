@@ -53,6 +53,8 @@ pub struct Failure {
     pub reproduce: String,
 }
 
+/// From so many runs on every mark is due, the very rare ones too.
+const LONG: u64 = 10_000;
 /// Seeds listed of one signature.
 const SEEDS_SHOWN: usize = 8;
 /// Letters of a signature.
@@ -109,6 +111,13 @@ impl Totals {
     pub fn marks_never(&self) -> Vec<&'static str> {
         let all = probe::MARKS.iter().map(|(name, _)| *name);
         all.filter(|name| !self.marks.contains_key(*name)).collect()
+    }
+
+    /// Marks that so many runs should have passed and did not.
+    pub fn marks_missing(&self) -> Vec<&'static str> {
+        let is_long = self.runs >= LONG;
+        let is_due = |name: &&str| is_long || !probe::VERY_RARE.contains(name);
+        self.marks_never().into_iter().filter(is_due).collect()
     }
 
     /// In-code faults that never fired.
