@@ -1,5 +1,7 @@
 //! Checkers: each judges one promise of the store from the recorded history, in one file.
 //!
+//! `README.md` beside this file lists every promise with the test that plants its breach.
+//!
 //! A run builds one [`Case`] and hands it to every [`Checker`] of [`all`]. What several of them need,
 //! the writes in the order of their revisions, is worked out once ([`replay`]).
 //!

@@ -12,7 +12,7 @@
 //! | prev_kv | the row before is not the one the store held |
 //! | event | the row is not the one the store held (is-create: version and create_revision) |
 //! | compacted | it is cancelled for a compaction that does not concern it |
-//! | delivered in time | an event comes long after its member had shown its revision (`delay`) |
+//! | delivered in time | nothing comes for long although its member has shown the next revision (`delay`) |
 //! | bounded memory | a member holds more for a stream than its credit (`delay`) |
 
 mod delay;
