@@ -40,6 +40,10 @@ impl FaultKind for ClockDrift {
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
         let (member, ppm) = (world.node(node).id, self.ppm);
+        // Several at once must not make it stand still.
+        if world.node(node).clock.drift_ppm() + ppm.unsigned_abs() > 5 * PPM_MAX.unsigned_abs() {
+            return Err(format!("the clock of m{} runs wildly already", member.0));
+        }
         world.drift_clock(node, ppm);
         let what = format!("clock of m{} runs by {ppm} ppm faster", member.0);
         Ok(Effect::lasting(Some(member), what, self.duration, move |world| {

@@ -32,8 +32,10 @@ impl FaultKind for CpuSlow {
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
         let factor = u64::from(self.factor);
-        world.slow_cpu(node, factor);
         let member = world.node(node).id;
+        if !world.slow_cpu(node, factor) {
+            return Err(format!("the CPU of m{} does next to nothing already", member.0));
+        }
         let what = format!("CPU of m{} is {factor} times as slow", member.0);
         Ok(Effect::lasting(Some(member), what, self.duration, move |world| {
             world.unslow_cpu(node, factor);

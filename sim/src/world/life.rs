@@ -18,6 +18,9 @@ use crate::trace::Kind;
 /// After the faults: pause before a process that ended is started again.
 const SUPERVISOR_NS: u64 = 1_000_000_000;
 
+/// A burst of milliseconds then takes hours: no more makes sense, and sums of costs stay far from overflow.
+const CPU_FACTOR_MAX: u64 = 1_000_000;
+
 impl World {
     /// Starts the process of a node that is down. Does nothing to one that runs.
     pub fn start(&mut self, node: u32) {
@@ -206,10 +209,17 @@ impl World {
         self.arm_deadline(node);
     }
 
-    /// Makes everything on a node's CPU cost so many times as much.
-    pub fn slow_cpu(&mut self, node: u32, factor: u64) {
-        self.node_mut(node).cpu_factor *= factor;
+    /// Makes everything on a node's CPU cost so many times as much. Returns false, and does nothing, where several at
+    /// once would come to more than [`CPU_FACTOR_MAX`].
+    pub fn slow_cpu(&mut self, node: u32, factor: u64) -> bool {
+        let n = self.node_mut(node);
+        let product = n.cpu_factor.saturating_mul(factor);
+        if product > CPU_FACTOR_MAX {
+            return false;
+        }
+        n.cpu_factor = product;
         self.stretch_burst(node, factor, 1);
+        true
     }
 
     pub fn unslow_cpu(&mut self, node: u32, factor: u64) {
