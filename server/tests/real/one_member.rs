@@ -71,11 +71,11 @@ async fn errors_have_etcds_codes_and_texts() {
     assert!(error.message().starts_with("grpc: received message larger than max ("), "{error}");
     assert!(error.message().ends_with(" vs. 2097152)"), "{error}");
 
-    let mut cluster_api = crate::support::ClusterClient::new(cluster.members[0].channel().await);
-    let error = cluster_api.member_remove(pb::MemberRemoveRequest::default()).await;
+    let mut api = crate::support::MaintenanceClient::new(cluster.members[0].channel().await);
+    let error = api.downgrade(pb::DowngradeRequest::default()).await;
     let error = error.expect_err("not in this version");
     assert_eq!(error.code(), tonic::Code::Unimplemented);
-    assert_eq!(error.message(), "detkv: Cluster.MemberRemove is not yet supported");
+    assert_eq!(error.message(), "detkv: Maintenance.Downgrade is not yet supported");
 }
 
 #[tokio::test]
