@@ -176,15 +176,17 @@ impl Client {
 
     /// Moves on to the next endpoint, if there is another one.
     pub fn rotate(&self) {
-        if self.follows {
-            self.follow();
+        // Nobody stays pinned to a member that is gone for good.
+        let members = self.handle.members();
+        let is_lost = !self.endpoints.borrow().iter().any(|id| members.contains(id));
+        if self.follows || is_lost {
+            self.follow(&members);
         }
         self.current.set((self.current.get() + 1) % self.endpoints.borrow().len());
     }
 
     /// Members that are gone leave the endpoints, new ones come last.
-    fn follow(&self) {
-        let members = self.handle.members();
+    fn follow(&self, members: &[MemberId]) {
         let mut endpoints = self.endpoints.borrow_mut();
         let present = self.current.get();
         let is_gone = |id: &MemberId| !members.contains(id);

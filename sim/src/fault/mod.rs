@@ -277,6 +277,7 @@ impl World {
         self.is_healed = true;
         let at_ns = self.now().ns;
         self.decide(|| Decision::HealAll { at_ns });
+        self.hurry_operators();
         while let Some(Active { number, undo, .. }) = self.active_faults.pop() {
             undo(self);
             self.record(Event::Fact(Fact::FaultEnded { fault: number }));

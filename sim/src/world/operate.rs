@@ -30,6 +30,9 @@ const CALL: Duration = Duration::from_secs(8);
 /// An operation that is not done by then is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// And one that is not done so long after the faults, too.
+const LAST_CHANCE: Duration = Duration::from_secs(20);
+
 /// One thing to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Task {
@@ -86,6 +89,14 @@ impl World {
         };
         self.operations.insert(fault, operation);
         self.schedule(self.now().ns, Event::Operate { operation: fault });
+    }
+
+    /// The faults are over: what is not done soon is left as it is.
+    pub(crate) fn hurry_operators(&mut self) {
+        let until_ns = (self.now() + LAST_CHANCE).ns;
+        for operation in self.operations.values_mut() {
+            operation.until_ns = operation.until_ns.min(until_ns);
+        }
     }
 
     /// Whether operators are at work: the cluster has not come to rest.
