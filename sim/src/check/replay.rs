@@ -98,6 +98,17 @@ pub fn replay(history: &History) -> Result<Log<'_>, Violation> {
     Ok(replayer.log)
 }
 
+/// Puts in a txn that name a lease.
+fn leased_puts(txn: &TxnCall) -> usize {
+    let ops = txn.success.iter().chain(&txn.failure);
+    ops.map(|op| match op {
+        Op::Put(put) => usize::from(put.lease != 0),
+        Op::Txn(txn) => leased_puts(txn),
+        Op::Range(_) | Op::Delete(_) => 0,
+    })
+    .sum()
+}
+
 /// The newest revision that any response showed, refused when no history of this many requests can reach it.
 fn last_revision(history: &History) -> Result<i64, Violation> {
     let mut last = (1, None);
@@ -114,8 +125,14 @@ fn last_revision(history: &History) -> Result<i64, Violation> {
             last = last.max((revision, None));
         }
     }
-    let leases =
-        history.operations().iter().filter(|op| matches!(op.call, Call::LeaseGrant { .. })).count();
+    // A lease ends once, and then takes a revision. Whoever granted it need not be in the history.
+    let leases = history.operations().iter().map(|op| match &op.call {
+        Call::LeaseGrant { .. } => 1,
+        Call::Put(put) => usize::from(put.lease != 0),
+        Call::Txn(txn) => leased_puts(txn),
+        _ => 0,
+    });
+    let leases: usize = leases.sum();
     let writes = history.operations().iter().filter(|op| op.call.may_write()).count();
     let bound = 1 + (leases + writes) as i64;
     if last.0 > bound {
@@ -225,6 +242,25 @@ impl<'h> Replayer<'h> {
         for effect in effects {
             self.apply(revision, effect);
         }
+        self.check_revokes(revision)
+    }
+
+    /// An acknowledged revoke shows the state right behind it: its lease has no key left there.
+    fn check_revokes(&self, revision: i64) -> Result<(), Violation> {
+        for id in self.revokes.get(&revision).into_iter().flatten() {
+            let Call::LeaseRevoke { id: lease } = self.log.model.history.operation(*id).call else {
+                unreachable!("only revokes are kept here")
+            };
+            let is_leased = |rank: &Rank| {
+                let slot = self.log.model.at(*rank, revision);
+                matches!(slot, Slot::Known(kv) if kv.lease == lease)
+            };
+            if self.attached.get(&lease).is_some_and(|keys| keys.iter().any(is_leased)) {
+                let show = self.log.model.history.show(*id);
+                let message = format!("{show} at revision {revision}: the lease still has a key");
+                return Err(Violation::new("write result", message, vec![*id]));
+            }
+        }
         Ok(())
     }
 
@@ -259,6 +295,12 @@ impl<'h> Replayer<'h> {
                 continue;
             }
             let effects = self.deletes_of_lease(lease);
+            let is_sure =
+                |effect: &Effect| self.log.model.at(effect.rank, revision - 1) != Slot::Unknown;
+            // Nobody saw what changed, and the keys may have gone or left the lease before.
+            if seen.is_none() && !effects.iter().all(is_sure) {
+                continue;
+            }
             let agrees = seen.is_none_or(|seen| seen.agrees_with(&self.log.model, &effects));
             if !effects.is_empty() && agrees {
                 self.log.writers[revision as usize] = Some(*id);
