@@ -12,3 +12,10 @@ fn membership_passes_in_both_profiles() {
         }
     }
 }
+
+/// A leader that had applied its own removal and then heard that later entries had reached a quorum panicked.
+#[test]
+fn a_removed_leader_sees_its_removal_through() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/repro/removed-leader.toml");
+    passing_runs(path, "decoupled", 950..951);
+}

@@ -406,7 +406,11 @@ impl RaftNode {
     fn persisted(&mut self, ready: u64) {
         if ready > self.durable_ready {
             self.durable_ready = ready;
-            self.raw.on_persist_ready(ready);
+            // A leader that has applied its own removal stays until the others know. raft-rs would look
+            // for its progress and panic; its own log counts for nothing any more.
+            if !(self.is_leader() && self.is_outside()) {
+                self.raw.on_persist_ready(ready);
+            }
         }
     }
 

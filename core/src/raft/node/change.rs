@@ -82,7 +82,24 @@ impl RaftNode {
                 false
             }
             T::MsgRequestVote | T::MsgRequestPreVote | T::MsgReadIndex => !self.is_outside(),
+            T::MsgAppendResponse if !m.reject && self.is_leader() && self.is_outside() => {
+                self.note_progress(m);
+                false
+            }
             _ => true,
+        }
+    }
+
+    /// What a leader that has applied its own removal takes from an acknowledgement: how far the others
+    /// are. It commits nothing more, and raft-rs would look for its own progress and panic.
+    fn note_progress(&mut self, m: &Message) {
+        let raft = &mut self.raw.raft;
+        if m.term == raft.term
+            && let Some(progress) = raft.mut_prs().get_mut(m.from)
+        {
+            progress.recent_active = true;
+            progress.maybe_update(m.index);
+            progress.update_committed(m.commit);
         }
     }
 
