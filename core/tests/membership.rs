@@ -409,3 +409,26 @@ fn the_cluster_version_is_that_of_the_oldest_member_and_rises_with_it() {
     c.ms(1_000);
     assert_eq!(c.member(leader).status().cluster_version.as_deref(), Some("3.6.0"), "never down");
 }
+
+/// The only voter elects itself before its vote is durable. A crash then takes the term back, and the
+/// same term would name other entries: until the sync nobody may hear of it.
+#[test]
+fn a_learner_hears_of_a_term_only_once_the_vote_is_durable() {
+    for profile in [Profile::Coupled, Profile::Decoupled] {
+        let (mut c, leader) = healthy(1, profile);
+        let learner = grow(&mut c, leader, 9, true);
+        let (term, last) = (c.member(learner).status().term, c.member(learner).status().last_index);
+        c.kill(leader);
+        c.start(leader);
+        c.nodes.get_mut(&leader).unwrap().log_stalled = true;
+        c.ms(5_000);
+        assert!(c.member(leader).status().term > term, "{profile:?}: it campaigned");
+        let heard = c.member(learner).status();
+        assert_eq!((heard.term, heard.last_index), (term, last), "{profile:?}");
+        c.nodes.get_mut(&leader).unwrap().log_stalled = false;
+        c.ms(3_000);
+        assert!(c.put(leader, "k", "w") > 2);
+        c.ms(500);
+        assert!(c.member(learner).status().term > term);
+    }
+}

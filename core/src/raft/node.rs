@@ -341,8 +341,13 @@ impl RaftNode {
             self.batch.hard_state = Some(hs.clone());
         }
         out.read_states.append(&mut ready.take_read_states());
-        for m in ready.take_messages() {
-            send(m, out);
+        let messages = ready.take_messages();
+        if self.vote_ready <= self.durable_ready {
+            messages.into_iter().for_each(|m| send(m, out));
+        } else if !messages.is_empty() {
+            // The only voter leads before its vote is durable: nobody may hear of a term that a crash
+            // takes back, else learners could hold two entries of one index and term.
+            self.held.push_back((ready.number(), messages));
         }
         let waiting = ready.take_persisted_messages();
         if !waiting.is_empty() {
