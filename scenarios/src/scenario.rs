@@ -319,7 +319,9 @@ fn resolve_model(
         };
     };
     let text = read(&path).map_err(|why| {
-        ModelError::Mention(format!("{path:?}: {why}: expected a Prometheus text file"))
+        ModelError::Mention(format!(
+            "{path:?}: {why}: expected a Prometheus text file or an HdrHistogram log"
+        ))
     })?;
     disk.resolve(&text).map_err(|error| match error.line {
         0 => ModelError::Mention(format!("`clustering`: {}", error.message)),

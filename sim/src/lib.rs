@@ -28,7 +28,7 @@
 //! | `handle`, `exec` | the async side: scripts and clients |
 //! | `shell` | madsim around the run; the only file that names it |
 //! | `rng` | named random streams, integer sampling |
-//! | `empirical`, `prometheus` | durations as a real machine had them |
+//! | `empirical`, `prometheus`, `hdr` | durations as a real machine had them |
 //! | `trace` | event hash, decision trace |
 //! | `probe` | in-code faults and marks |
 //! | `client`, `history`, `check` | workloads, what they saw, what it must obey |
@@ -44,6 +44,7 @@ pub mod empirical;
 mod exec;
 pub mod fault;
 pub mod handle;
+pub mod hdr;
 pub mod history;
 pub mod kernel;
 pub mod net;

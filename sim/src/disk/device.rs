@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::episodes::{Episodes, Periods};
 use crate::empirical::{Clustering, Empirical};
+use crate::hdr;
 use crate::prometheus::{Histogram, ParseError};
 use crate::rng::{Distribution, Draws};
 
@@ -15,7 +16,8 @@ use crate::rng::{Distribution, Draws};
 pub struct DiskModel {
     /// A sync without its bytes.
     pub sync: Distribution,
-    /// In place of `sync`: a file with a Prometheus histogram of syncs, which the scenario's reader resolves.
+    /// In place of `sync`: a file with a histogram of syncs, in Prometheus' text format or as an HdrHistogram
+    /// interval log, which the scenario's reader resolves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// With `model`: slow syncs come in runs.
@@ -80,7 +82,8 @@ impl DiskModel {
     ///
     /// Errors: a mistake in the text with its line, or in `clustering` (line 0: not the file's).
     pub fn resolve(&mut self, text: &str) -> Result<(), ParseError> {
-        let histogram = Histogram::parse(text)?;
+        let is_hdr = hdr::is_interval_log(text);
+        let histogram = if is_hdr { hdr::parse(text) } else { Histogram::parse(text) }?;
         let line = text.lines().position(|line| line.contains("_sum")).map_or(1, |at| at + 1);
         let mut table =
             Empirical::new(&histogram).map_err(|message| ParseError { line, message })?;
