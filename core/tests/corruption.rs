@@ -160,6 +160,28 @@ fn the_check_of_compaction_hashes_finds_what_the_compaction_found() {
 }
 
 #[test]
+fn checks_that_come_due_together_all_run() {
+    for (periodic_ms, compactions_ms) in [(300, 300), (200, 700), (700, 200)] {
+        let mut c = Cluster::with(3, 11, |config| {
+            config.corrupt_check_interval = Some(Duration::from_millis(periodic_ms));
+            config.compact_hash_check_interval = Some(Duration::from_millis(compactions_ms));
+        });
+        let leader = c.elect();
+        let revision = c.put(leader, "k", "v");
+        let compact = pb::CompactionRequest { revision, physical: true };
+        c.call(leader, Request::Compact(compact)).expect("compacted");
+        let before = c.nodes[&leader].log_lines.len();
+        c.ms(5_000);
+        let lines = &c.nodes[&leader].log_lines[before..];
+        let count = |what: &str| lines.iter().filter(|line| line.msg == what).count() as u64;
+        let periodic = count("finished peer corruption check");
+        assert!((5_000 / periodic_ms - 1..=5_000 / periodic_ms + 1).contains(&periodic));
+        // Once the members are known to agree there is nothing more to compare.
+        assert_eq!(count("finished compaction hash check"), 1);
+    }
+}
+
+#[test]
 fn a_member_with_other_data_than_its_peers_halts_before_the_first_client() {
     let mut c = Cluster::with(3, 9, |config| config.initial_corrupt_check = true);
     let leader = c.elect();

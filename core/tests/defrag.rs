@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::{self, Frame, frame::Body};
@@ -54,6 +56,49 @@ fn reads_and_writes_go_on_during_a_defragmentation_and_all_who_ask_are_answered(
     c.kill(leader);
     c.start(leader);
     c.elect();
+    c.assert_converged();
+}
+
+#[test]
+fn what_was_applied_before_is_in_the_copy_however_rarely_batches_are_committed() {
+    let mut c = Cluster::with(1, 11, |config| {
+        config.backend_batch_interval = Duration::from_secs(3_600);
+    });
+    let id = c.elect();
+    c.ms(2_000);
+    for n in 0..200 {
+        c.put(id, &format!("k{n}"), &"v".repeat(5_000));
+    }
+    let asked = c.send(id, defrag());
+    c.ms(3_000);
+    assert_eq!(c.reply(id, asked), Some(DONE));
+    let status = match c.call(id, Request::Status(pb::StatusRequest {})) {
+        Ok(Response::Status(status)) => status,
+        other => panic!("{other:?}"),
+    };
+    assert!(status.db_size_in_use > 1_000_000, "{status:?}");
+    let [.., done] = &c.nodes[&id].log_lines[..] else { panic!("it logs its end") };
+    assert_eq!(done.msg, "finished defragmenting directory");
+    let field = |name: &str| done.fields.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
+    let diff = field("current-db-size-in-use-bytes-diff").expect("a field");
+    let diff: i64 = diff.parse().expect("a number");
+    assert!(diff.abs() * 10 < status.db_size_in_use, "both files held the same: {diff}");
+}
+
+#[test]
+fn a_defragmentation_waits_for_a_log_that_is_not_durable_and_then_holds_all_of_it() {
+    let (mut c, leader) = filled(3, 12);
+    c.nodes.get_mut(&leader).expect("a node").log_stalled = true;
+    let put = c.send(leader, put("late", "v"));
+    c.ms(500);
+    assert!(c.reply(leader, put).is_some(), "two others have it");
+    let asked = c.send(leader, defrag());
+    c.ms(500);
+    assert_eq!(c.reply(leader, asked), None);
+    c.nodes.get_mut(&leader).expect("a node").log_stalled = false;
+    c.poll(leader);
+    c.ms(1_000);
+    assert_eq!(c.reply(leader, asked), Some(DONE));
     c.assert_converged();
 }
 

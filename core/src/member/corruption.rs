@@ -48,12 +48,12 @@ impl Timer {
         Self { every, next_at: now + every }
     }
 
-    fn take_due(&mut self, now: Instant) -> bool {
-        let is_due = self.next_at <= now;
-        if is_due {
-            self.next_at = now + self.every;
-        }
-        is_due
+    fn is_due(&self, now: Instant) -> bool {
+        self.next_at <= now
+    }
+
+    fn restart(&mut self, now: Instant) {
+        self.next_at = now + self.every;
     }
 }
 
@@ -108,10 +108,29 @@ impl Corruption {
         self.last_hash
     }
 
+    /// While a check is under way the timers wait for its end.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let check = self.check.as_ref().map(|check| check.deadline);
-        let timers = [self.periodic, self.compactions].into_iter().flatten().map(|t| t.next_at);
-        check.into_iter().filter(|at| *at < Instant::FAR).chain(timers).min()
+        if let Some(check) = &self.check {
+            return Some(check.deadline).filter(|at| *at < Instant::FAR);
+        }
+        [self.periodic, self.compactions].into_iter().flatten().map(|timer| timer.next_at).min()
+    }
+
+    /// A check is due and none is under way.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let mut timers = [self.periodic, self.compactions].into_iter().flatten();
+        self.check.is_none() && timers.any(|timer| timer.is_due(now))
+    }
+
+    /// What has been due for longest, so that none of two frequent checks starves the other.
+    fn take_due(&mut self, now: Instant) -> Option<Kind> {
+        let timers =
+            [(Kind::Periodic, &mut self.periodic), (Kind::Compaction, &mut self.compactions)];
+        let timers = timers.into_iter().filter_map(|(kind, timer)| Some((kind, timer.as_mut()?)));
+        let due = timers.filter(|(_, timer)| timer.is_due(now));
+        let (kind, timer) = due.min_by_key(|(_, timer)| timer.next_at)?;
+        timer.restart(now);
+        Some(kind)
     }
 }
 
@@ -159,17 +178,22 @@ impl Member {
             }
         }
         let leads = self.node.is_leader() && self.lead.term_started;
-        let is_free = self.corruption.check.is_none() && self.lead.stopping.is_none() && leads;
-        let corruption = &mut self.corruption;
-        if corruption.periodic.as_mut().is_some_and(|t| t.take_due(now)) && is_free {
-            return self.begin_check(Kind::Periodic, Vec::new());
-        }
-        if corruption.compactions.as_mut().is_some_and(|t| t.take_due(now)) && is_free {
-            let checked = self.corruption.checked_revision;
-            let mut hashes = self.reader.compaction_hashes();
-            hashes.retain(|hash| hash.revision > checked);
-            if !hashes.is_empty() {
-                self.begin_check(Kind::Compaction, hashes);
+        let may_begin = leads && self.lead.stopping.is_none();
+        // What comes due during a check is due still when that is over.
+        while self.corruption.check.is_none()
+            && let Some(kind) = self.corruption.take_due(now)
+        {
+            match kind {
+                _ if !may_begin => {}
+                Kind::Compaction => {
+                    let checked = self.corruption.checked_revision;
+                    let mut hashes = self.reader.compaction_hashes();
+                    hashes.retain(|hash| hash.revision > checked);
+                    if !hashes.is_empty() {
+                        self.begin_check(Kind::Compaction, hashes);
+                    }
+                }
+                kind => self.begin_check(kind, Vec::new()),
             }
         }
     }

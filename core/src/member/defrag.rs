@@ -23,6 +23,7 @@ pub const COPY_PREFIX: &str = "db.tmp.";
 pub struct DefragDesk {
     clients: Vec<RequestId>,
     started: Instant,
+    /// Of the old file, when the new one held the same.
     before: Sizes,
     /// Since open: each copy has a file of its own, as jobs of one that was given up may be queued.
     copies: u64,
@@ -45,7 +46,6 @@ impl Member {
         if self.store.begin_defrag(self.files.clone(), &path) {
             self.defrag.copies += 1;
             self.defrag.started = self.now;
-            self.defrag.before = self.store.sizes();
             let fields = vec![("path", DB_PATH.to_owned())];
             self.log(Level::Info, "defragmenting", fields);
         }
@@ -53,6 +53,7 @@ impl Member {
 
     /// The copy holds everything and is durable.
     pub(super) fn on_copied(&mut self, path: String) {
+        self.defrag.before = self.store.sizes();
         let lane = &mut self.snapshot_lane;
         lane.push(DiskAction::Rename { from: path, to: DB_PATH.to_owned() });
         let synced = lane.push(DiskAction::SyncDir { path: SNAP_DIR.to_owned() });

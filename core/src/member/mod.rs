@@ -420,13 +420,13 @@ impl Member {
         self.maybe_look_after();
         self.check_stall();
         self.auto_compact();
-        self.check_corruption();
         self.expire_snapshots();
         self.end_farewells();
     }
 
     /// Reads, Raft, apply, once. Returns whether there may be more to do.
     fn turn(&mut self) -> bool {
+        self.check_corruption();
         let retry = std::mem::take(&mut self.lead.retry_reads);
         if let Some(context) = self.reads.maybe_send(self.now, retry) {
             self.node.read_index(context);
@@ -448,7 +448,7 @@ impl Member {
         let led = self.on_leadership();
         let applied = self.apply_committed();
         self.serve_reads();
-        moved || led || applied
+        moved || led || applied || self.corruption.is_due(self.now)
     }
 
     fn poll_jobs(&mut self) {

@@ -35,6 +35,8 @@ pub(crate) struct Background {
 #[derive(Debug)]
 struct Defrag {
     copy: Arc<Copy>,
+    /// The copy begins once the file holds this index: what was applied when it was asked for.
+    awaits: Option<u64>,
     /// Complete and durable: no commits until it is the store's file.
     is_finished: bool,
 }
@@ -90,8 +92,16 @@ impl Background {
         self.hashes.push_back(task);
     }
 
+    /// The file holds `index`.
+    pub fn on_committed(&mut self, index: u64) {
+        if let Some(defrag) = &mut self.defrag {
+            defrag.awaits.take_if(|awaited| *awaited <= index);
+        }
+    }
+
     pub fn next_at(&self) -> Option<Instant> {
-        let has_work = self.defrag.is_some() || !self.hashes.is_empty();
+        let can_copy = self.defrag.as_ref().is_some_and(|defrag| defrag.awaits.is_none());
+        let has_work = can_copy || !self.hashes.is_empty();
         has_work.then_some(self.next_at)
     }
 
@@ -109,13 +119,17 @@ impl Store {
     /// Starts a defragmentation into the file at `path` (a temporary name). `StoreEvent::Copied` tells
     /// when it may be renamed; then `finish_defrag`.
     ///
+    /// What is applied is committed first, as etcd does: else rows that wait for their commit would be
+    /// laid into the new file behind the copy, and its size at the end would say nothing.
     /// False when one is under way: its end is this one's too.
     pub fn begin_defrag(&mut self, files: SharedFiles, path: &str) -> bool {
-        let background = &mut self.schedule.background;
-        let begins = background.defrag.is_none();
+        let begins = !self.has_defrag();
         if begins {
+            let index = self.request_commit();
+            let awaits = Some(index).filter(|index| *index > self.committed_index());
             let copy = Copy::new(files, path.to_owned());
-            background.defrag = Some(Defrag { copy, is_finished: false });
+            let defrag = Defrag { copy, awaits, is_finished: false };
+            self.schedule.background.defrag = Some(defrag);
         }
         begins
     }

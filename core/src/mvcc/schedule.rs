@@ -272,6 +272,7 @@ impl Store {
         drop(written);
         self.evictor.run(&self.shared.state);
         self.schedule.committed_index = index.unwrap_or(self.schedule.committed_index);
+        self.schedule.background.on_committed(self.schedule.committed_index);
         let mut events = Vec::new();
         if immediate {
             self.schedule.synced_at = Some(now);

@@ -13,8 +13,8 @@ use detkv_core::mvcc::BackendJob;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::{Frame, frame::Body};
 use detkv_core::{
-    ApiError, BootMember, Config, DiskAction, DiskOp, Files, Halt, Input, Instant, Lane, Member,
-    MemberId, Outputs, Profile, Recovery, RecoveryStep, Role, Ticket,
+    ApiError, BootMember, Config, DiskAction, DiskOp, Files, Halt, Input, Instant, Lane, LogLine,
+    Member, MemberId, Outputs, Profile, Recovery, RecoveryStep, Role, Ticket,
 };
 
 type Inode = Arc<Mutex<Vec<u8>>>;
@@ -135,6 +135,8 @@ pub struct Node {
     pub replies: Vec<(RequestId, Result<Response, ApiError>)>,
     pub watch: Vec<(StreamId, WatchMessage)>,
     pub halt: Option<Halt>,
+    /// Of all its lives.
+    pub log_lines: Vec<LogLine>,
 }
 
 impl Node {
@@ -152,6 +154,7 @@ impl Node {
             replies: Vec::new(),
             watch: Vec::new(),
             halt: None,
+            log_lines: Vec::new(),
         }
     }
 }
@@ -316,6 +319,7 @@ impl Cluster {
             }
             node.replies.append(&mut out.replies);
             node.watch.append(&mut out.watch);
+            node.log_lines.append(&mut out.log_lines);
             if let Some(halt) = out.halt {
                 node.halt = Some(halt);
                 node.member = None;

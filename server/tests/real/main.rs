@@ -1,11 +1,17 @@
 //! Real processes of `detkv` on loopback, with real clients, disks and signals.
 //!
-//! `support` starts and ends members; the rest are the tests by subject.
+//! `support` starts and ends members (`ports` theirs), `load` writes beside everything, `ctl` calls etcdctl;
+//! the rest are the tests by subject.
+//!
+//! Nothing is synchronised by time: a test waits for what it needs, up to `PATIENCE`.
 
+mod ctl;
 mod etcdctl;
 mod http;
+mod load;
 mod membership;
 mod one_member;
+mod ports;
 mod refusals;
 mod space;
 mod streams;

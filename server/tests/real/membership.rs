@@ -1,21 +1,15 @@
 //! Members come and go while others write: with etcdctl where it is installed, and by the API.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use detkv_core::pb::etcdserverpb as pb;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::support::{
-    Cluster, ClusterClient, KvClient, MaintenanceClient, Member, eventually, free_ports, get,
-    get_prefix, put,
-};
-
-/// Members count as connected after five seconds without a break.
-const HEALTHY: Duration = Duration::from_millis(5_500);
+use crate::ctl;
+use crate::load::Load;
+use crate::ports::free_ports;
+use crate::support::{Cluster, ClusterClient, MaintenanceClient, Member, eventually, get, put};
 
 async fn api(member: &Member) -> ClusterClient<Channel> {
     ClusterClient::new(member.channel().await)
@@ -71,68 +65,9 @@ async fn id_of(member: &Member) -> u64 {
     member.status().await.header.expect("a header").member_id
 }
 
-/// Puts one new key after another, through whoever answers, until told to stop.
-struct Load {
-    stop: Arc<AtomicBool>,
-    writers: Vec<tokio::task::JoinHandle<Vec<(String, String)>>>,
-}
-
-impl Load {
-    fn start(cluster: &Cluster) -> Self {
-        let urls: Vec<String> = cluster.members.iter().map(Member::url).collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let writers =
-            (0..4).map(|writer| tokio::spawn(write(writer, urls.clone(), stop.clone()))).collect();
-        Self { stop, writers }
-    }
-
-    /// Ends it; everything that was acknowledged is on every one of `members`.
-    async fn check(self, members: &[&Member]) {
-        self.stop.store(true, Relaxed);
-        let mut acknowledged = BTreeMap::new();
-        for writer in self.writers {
-            acknowledged.extend(writer.await.expect("no panic"));
-        }
-        assert!(acknowledged.len() > 100, "{} puts were acknowledged", acknowledged.len());
-        for member in members {
-            let rows = member.kv().await.range(get_prefix("w")).await.expect("get").into_inner();
-            let found: BTreeMap<Vec<u8>, Vec<u8>> =
-                rows.kvs.into_iter().map(|kv| (kv.key.to_vec(), kv.value.to_vec())).collect();
-            for (key, value) in &acknowledged {
-                let value = Some(value.as_bytes());
-                let name = &member.name;
-                assert_eq!(found.get(key.as_bytes()).map(Vec::as_slice), value, "{key} on {name}");
-            }
-        }
-    }
-}
-
-async fn write(writer: usize, urls: Vec<String>, stop: Arc<AtomicBool>) -> Vec<(String, String)> {
-    let connect = |url: &String| {
-        let endpoint = Endpoint::from_shared(url.clone()).expect("a valid URL");
-        KvClient::new(endpoint.timeout(Duration::from_secs(2)).connect_lazy())
-    };
-    let mut clients: Vec<KvClient<Channel>> = urls.iter().map(connect).collect();
-    let mut acknowledged = Vec::new();
-    for n in 0.. {
-        if stop.load(Relaxed) {
-            break;
-        }
-        let (key, value) = (format!("w{writer}/{n:06}"), format!("value {n} of {writer}"));
-        let turn = (writer + n) % clients.len();
-        match clients[turn].put(put(key.clone(), value.clone())).await {
-            Ok(_) => acknowledged.push((key, value)),
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    acknowledged
-}
-
 #[tokio::test]
 async fn three_become_five_under_load_with_a_kill_in_between() {
     let mut cluster = Cluster::start(3, &[]);
-    tokio::time::sleep(HEALTHY).await;
     let load = Load::start(&cluster);
     for (name, is_learner) in [("m3", false), ("m4", true)] {
         let ports = free_ports(2);
@@ -154,7 +89,7 @@ async fn three_become_five_under_load_with_a_kill_in_between() {
     }
     let leader = cluster.leader().await;
     cluster.members[leader].kill();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    load.goes_on(50).await;
     cluster.members[leader].start();
     cluster.members[leader].wait_ready();
     let members: Vec<&Member> = cluster.members.iter().collect();
@@ -196,7 +131,6 @@ async fn promote(via: &Member, id: u64) {
 #[tokio::test]
 async fn a_removed_leader_hands_over_stops_and_stays_out() {
     let mut cluster = Cluster::start(3, &[]);
-    tokio::time::sleep(HEALTHY).await;
     let load = Load::start(&cluster);
     let leader = cluster.leader().await;
     let id = id_of(&cluster.members[leader]).await;
@@ -204,7 +138,6 @@ async fn a_removed_leader_hands_over_stops_and_stays_out() {
     assert!(cluster.members[leader].wait_end().success(), "it ends with exit code 0");
     let said = "the member has been permanently removed from the cluster";
     assert!(cluster.members[leader].log().contains(said));
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let rest: Vec<&Member> =
         cluster.members.iter().enumerate().filter(|(n, _)| *n != leader).map(|(_, m)| m).collect();
     load.check(&rest).await;
@@ -219,7 +152,6 @@ async fn a_removed_leader_hands_over_stops_and_stays_out() {
 #[tokio::test]
 async fn a_member_that_was_away_learns_from_its_peers_that_it_was_removed() {
     let mut cluster = Cluster::start(5, &[]);
-    tokio::time::sleep(HEALTHY).await;
     // Of two members the one with the smaller id dials: the other has to ask.
     for smallest in [true, false] {
         let leader = cluster.leader().await;
@@ -231,10 +163,10 @@ async fn a_member_that_was_away_learns_from_its_peers_that_it_was_removed() {
         let pick = if smallest { followers.first() } else { followers.last() };
         let (id, away) = *pick.expect("a follower");
         cluster.members[away].kill();
-        tokio::time::sleep(Duration::from_millis(500)).await;
         remove(&cluster.members[leader], id).await;
         let mut gone = cluster.members.remove(away);
-        // The connection to a removed member is kept for a second.
+        // The connection to a removed member is kept for a second: after that it has to ask. (It
+        // learns of it either way.)
         tokio::time::sleep(Duration::from_secs(2)).await;
         gone.start();
         assert!(gone.wait_end().success());
@@ -247,7 +179,6 @@ async fn a_member_that_was_away_learns_from_its_peers_that_it_was_removed() {
 async fn a_member_with_a_lost_disk_is_replaced_at_the_same_address() {
     let flags = ["--snapshot-count", "50", "--snapshot-catchup-entries", "5"];
     let mut cluster = Cluster::start(3, &flags);
-    tokio::time::sleep(HEALTHY).await;
     let leader = cluster.leader().await;
     let load = Load::start(&cluster);
     let lost = (leader + 1) % 3;
@@ -274,7 +205,6 @@ async fn a_member_with_a_lost_disk_is_replaced_at_the_same_address() {
     joiner.start();
     joiner.wait_ready();
     assert_eq!(id_of(joiner).await, new);
-    tokio::time::sleep(Duration::from_secs(1)).await;
     let members: Vec<&Member> = cluster.members.iter().collect();
     load.check(&members).await;
 }
@@ -300,25 +230,15 @@ async fn flags_that_do_not_match_the_cluster_are_refused() {
 
 #[tokio::test]
 async fn etcdctl_changes_members_and_moves_the_leader() {
-    const ETCDCTL: &str = "/usr/bin/etcdctl";
-    if !std::path::Path::new(ETCDCTL).exists() {
-        println!("skipped: {ETCDCTL} is not installed");
+    if !ctl::is_installed() {
         return;
     }
     let mut cluster = Cluster::start(3, &[]);
-    tokio::time::sleep(HEALTHY).await;
     let endpoints = cluster.endpoints();
-    let run = |args: &[&str]| {
-        let mut command = std::process::Command::new(ETCDCTL);
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoints]).args(args);
-        let output = command.output().expect("etcdctl runs");
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "etcdctl {args:?}: {stderr}");
-        String::from_utf8(output.stdout).expect("text")
-    };
+    let run = |args: &[&str]| ctl::run(&endpoints, args);
     let ports = free_ports(2);
     let url = format!("--peer-urls=http://127.0.0.1:{}", ports[1]);
-    let added = run(&["member", "add", "m3", &url, "--learner"]);
+    let added = run_once_healthy(&endpoints, &["member", "add", "m3", &url, "--learner"]).await;
     assert!(added.contains("added to cluster"), "{added}");
     assert!(added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""), "{added}");
     let id = added.split_whitespace().nth(1).expect("Member <id> added").to_owned();
@@ -326,13 +246,8 @@ async fn etcdctl_changes_members_and_moves_the_leader() {
     joiner.start();
     joiner.wait_ready();
     assert!(run(&["member", "list"]).lines().any(|l| l.starts_with(&id) && l.ends_with("true")));
-    eventually("etcdctl promotes", async || {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let mut command = std::process::Command::new(ETCDCTL);
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &endpoints]);
-        command.args(["member", "promote", &id]).status().expect("etcdctl runs").success()
-    })
-    .await;
+    let promoted = run_once_healthy(&endpoints, &["member", "promote", &id]).await;
+    assert!(promoted.contains("promoted in cluster"), "{promoted}");
     assert_eq!(run(&["member", "list"]).lines().count(), 4);
     let updated = run(&["member", "update", &id, &url]);
     assert!(updated.contains("updated in cluster"), "{updated}");
@@ -340,17 +255,46 @@ async fn etcdctl_changes_members_and_moves_the_leader() {
     let leader = cluster.leader().await;
     let target = (leader + 1) % 3;
     let target_id = format!("{:x}", id_of(&cluster.members[target]).await);
-    let moved = run(&["move-leader", &target_id]);
-    assert!(moved.contains("Leadership transferred"), "{moved}");
-    assert_eq!(cluster.leader().await, target);
+    eventually("the leader has moved and is there still", async || {
+        // On a loaded machine it may lose an election before it is asked.
+        let moved = run_once_healthy(&endpoints, &["move-leader", &target_id]).await;
+        assert!(moved.contains("Leadership transferred"), "{moved}");
+        cluster.leader().await == target
+    })
+    .await;
     let status = run(&["endpoint", "status", "-w", "json"]);
     let rows: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!(rows.as_array().expect("a list").len(), 3);
-    let removed = run(&["member", "remove", &id]);
+    let removed = run_once_healthy(&endpoints, &["member", "remove", &id]).await;
     assert!(removed.contains("removed from cluster"), "{removed}");
     let gone = cluster.members.last_mut().expect("joined");
     assert!(gone.wait_end().success());
     let mut api = MaintenanceClient::new(cluster.members[target].channel().await);
     let refused = api.move_leader(pb::MoveLeaderRequest { target_id: 99 }).await;
     assert_eq!(refused.expect_err("unknown").message(), "etcdserver: bad leader transferee");
+}
+
+/// Repeats a command while the cluster is not ready for it; what it printed.
+async fn run_once_healthy(endpoints: &str, args: &[&str]) -> String {
+    let mut printed = None;
+    eventually("etcdctl is not told to wait", async || {
+        match ctl::try_run(endpoints, args) {
+            Ok(text) => printed = Some(text),
+            Err(error) => {
+                let not_yet = [
+                    "unhealthy cluster",
+                    "not enough started members",
+                    "in sync with leader",
+                    "no leader",
+                    "leader changed",
+                    "not leader",
+                    "request timed out",
+                ];
+                assert!(not_yet.iter().any(|text| error.contains(text)), "{args:?}: {error}");
+            }
+        }
+        printed.is_some()
+    })
+    .await;
+    printed.expect("it is there")
 }

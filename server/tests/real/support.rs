@@ -1,7 +1,7 @@
 //! Members as child processes: ephemeral ports, temporary directories, captured logs.
 
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -22,17 +22,12 @@ pub use api::lease_client::LeaseClient;
 pub use api::maintenance_client::MaintenanceClient;
 pub use api::watch_client::WatchClient;
 
-/// Longest wait for anything a member does; far above what it takes on a quiet machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::ports::free_ports;
+
+/// Longest wait for anything a member does; far above what it takes on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_detkv");
-
-/// Ports that were free a moment ago.
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listeners: Vec<TcpListener> = (0..count).map(bind).collect();
-    listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
-}
 
 /// A command without the `ETCD_*` variables of whoever runs the tests.
 pub fn detkv(args: &[String]) -> Command {
@@ -41,7 +36,19 @@ pub fn detkv(args: &[String]) -> Command {
         command.env_remove(name);
     }
     command.args(args);
+    die_with_us(&mut command);
     command
+}
+
+/// The kernel kills the child when the test's thread ends, however it ends.
+fn die_with_us(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
 }
 
 /// One member; its process is killed when this is dropped.
@@ -82,6 +89,7 @@ impl Member {
         let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", bytes / 512);
         let mut command = Command::new("sh");
         command.args(["-c", &script, BINARY]).args(&self.args);
+        die_with_us(&mut command);
         self.start_as(command);
     }
 

@@ -1,15 +1,10 @@
 //! Three members: they elect, replicate, survive kill -9, and catch up by snapshot.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
-
 use detkv_core::pb::etcdserverpb as pb;
-use tonic::transport::{Channel, Endpoint};
 
+use crate::load::Load;
 use crate::support::{
-    Cluster, ClusterClient, KvClient, MaintenanceClient, Member, eventually, get, get_prefix, put,
+    Cluster, ClusterClient, MaintenanceClient, Member, eventually, get, get_prefix, put,
 };
 
 #[tokio::test]
@@ -65,62 +60,30 @@ async fn a_stopped_leader_hands_over_and_the_rest_goes_on() {
 #[tokio::test]
 async fn acknowledged_puts_survive_kill_dash_nine() {
     let mut cluster = Cluster::start(3, &[]);
-    let urls: Vec<String> = cluster.members.iter().map(Member::url).collect();
-    let stop = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> =
-        (0..6).map(|writer| tokio::spawn(write(writer, urls.clone(), stop.clone()))).collect();
-
+    let load = Load::start(&cluster);
     for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        load.goes_on(50).await;
         let leader = cluster.leader().await;
         cluster.members[leader].kill();
-        // Long enough for the others to elect and take writes.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        // The others elect and take writes.
+        load.goes_on(50).await;
         cluster.members[leader].start();
         cluster.members[leader].wait_ready();
     }
-    stop.store(true, Relaxed);
-    let mut acknowledged = BTreeMap::new();
-    for writer in writers {
-        acknowledged.extend(writer.await.expect("no panic"));
-    }
-    assert!(acknowledged.len() > 100, "{} puts were acknowledged", acknowledged.len());
-    for member in &cluster.members {
-        let answer = member.kv().await.range(get_prefix("w")).await.expect("get").into_inner();
-        let found: BTreeMap<Vec<u8>, Vec<u8>> =
-            answer.kvs.into_iter().map(|kv| (kv.key.to_vec(), kv.value.to_vec())).collect();
-        for (key, value) in &acknowledged {
-            assert_eq!(
-                found.get(key.as_bytes()).map(Vec::as_slice),
-                Some(value.as_bytes()),
-                "{key} was acknowledged and is not on {}",
-                member.name
-            );
-        }
-    }
+    let members: Vec<&Member> = cluster.members.iter().collect();
+    load.check(&members).await;
 }
 
-/// Puts one new key after another until told to stop; the keys that were acknowledged.
-async fn write(writer: usize, urls: Vec<String>, stop: Arc<AtomicBool>) -> Vec<(String, String)> {
-    let connect = |url: &String| {
-        let endpoint = Endpoint::from_shared(url.clone()).expect("a valid URL");
-        KvClient::new(endpoint.timeout(Duration::from_secs(2)).connect_lazy())
+/// Index of the newest snap file.
+fn snapshot_index(member: &Member) -> u64 {
+    let names = std::fs::read_dir(member.data_dir.join("member/snap")).expect("a directory");
+    let names =
+        names.map(|entry| entry.expect("readable").file_name().into_string().expect("text"));
+    let index = |name: String| {
+        let (_, index) = name.strip_suffix(".snap")?.split_once('-')?;
+        u64::from_str_radix(index, 16).ok()
     };
-    let mut clients: Vec<KvClient<Channel>> = urls.iter().map(connect).collect();
-    let mut acknowledged = Vec::new();
-    for n in 0.. {
-        if stop.load(Relaxed) {
-            break;
-        }
-        let (key, value) = (format!("w{writer}/{n:06}"), format!("value {n} of {writer}"));
-        let turn = (writer + n) % clients.len();
-        match clients[turn].put(put(key.clone(), value.clone())).await {
-            Ok(_) => acknowledged.push((key, value)),
-            // Unknown whether it took effect: never asserted on.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-    acknowledged
+    names.filter_map(index).max().unwrap_or(0)
 }
 
 #[tokio::test]
@@ -135,18 +98,25 @@ async fn a_follower_far_behind_catches_up_by_snapshot() {
         kv.put(put(format!("k{n:03}"), "v".repeat(500))).await.expect("put");
     }
     // The backend's durable commits (one a second) are what lets the log be compacted.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    for n in 0..100 {
+    let needed = cluster.members[leader].status().await.raft_index;
+    let mut n = 0;
+    eventually("whoever may lead has let go of the log so far", async || {
         kv.put(put(format!("l{n:03}"), "v")).await.expect("put");
-    }
+        n += 1;
+        let others = cluster.members.iter().enumerate().filter(|(n, _)| *n != behind);
+        others.map(|(_, member)| snapshot_index(member)).min() > Some(needed)
+    })
+    .await;
     cluster.members[behind].start();
     cluster.members[behind].wait_ready();
     let mut kv = cluster.members[behind].kv().await;
     let answer = kv.range(get_prefix("k")).await.expect("get").into_inner();
     assert_eq!(answer.count, 400);
     let metrics = crate::http::get(&cluster.members[behind], "/metrics").await.1;
-    let installed = metrics.lines().any(|l| l == "detkv_network_snapshots_installed_total 1");
-    assert!(installed, "it caught up by a snapshot, not by the log");
+    let installed = metrics.lines().find_map(|line| {
+        line.strip_prefix("detkv_network_snapshots_installed_total ")?.parse::<u64>().ok()
+    });
+    assert!(installed.expect("a counter") >= 1, "it caught up by a snapshot, not by the log");
 
     let mut hashes = Vec::new();
     for member in &cluster.members {
