@@ -41,6 +41,8 @@ pub struct PeerConn {
     state: State,
     /// Since when nothing comes back on it.
     doubted_since: Option<u64>,
+    /// `to` has closed it: the next frame is answered with a reset.
+    hung_up: bool,
 }
 
 impl World {
@@ -50,6 +52,7 @@ impl World {
         for gone in old.into_iter().filter(|peer| !peers.contains(peer)) {
             let conn = self.peer_conn(node, gone);
             self.close_peer(conn, true);
+            self.hang_up(gone, node);
         }
         for peer in peers {
             let conn = self.peer_conn(node, peer);
@@ -62,7 +65,8 @@ impl World {
     fn peer_conn(&mut self, from: u32, to: u32) -> u32 {
         let conns = &mut self.peer_conns;
         *self.peer_index.entry((from, to)).or_insert_with(|| {
-            conns.push(PeerConn { from, to, epoch: 0, state: State::Idle, doubted_since: None });
+            let (state, doubted_since) = (State::Idle, None);
+            conns.push(PeerConn { from, to, epoch: 0, state, doubted_since, hung_up: false });
             conns.len() as u32 - 1
         })
     }
@@ -72,6 +76,7 @@ impl World {
         c.state = state;
         c.epoch += 1;
         c.doubted_since = None;
+        c.hung_up = false;
         c.epoch
     }
 
@@ -222,7 +227,8 @@ impl World {
     ) {
         let c = &self.peer_conns[conn as usize];
         let (from, to) = (c.from, c.to);
-        let known = matches!(c.state, State::Up { to_epoch } if to_epoch == self.node(to).epoch);
+        let known = matches!(c.state, State::Up { to_epoch } if to_epoch == self.node(to).epoch)
+            && !c.hung_up;
         if c.epoch != epoch {
             return;
         }
@@ -245,6 +251,16 @@ impl World {
         }
         self.give(to, Input::Peer { from, frame }, bytes);
         self.end_after(to, passed);
+    }
+
+    /// `to` wants `from` no longer: it closes what `from` has dialed too. When that dials again, the handshake tells
+    /// it why; without, a member that missed its own removal would send into a connection that is up for ever.
+    fn hang_up(&mut self, from: u32, to: u32) {
+        let conn = self.peer_conn(from, to);
+        if let State::Up { .. } = self.peer_conns[conn as usize].state {
+            self.peer_conns[conn as usize].hung_up = true;
+            self.reset_peer(conn);
+        }
     }
 
     /// `to` answers with a reset: `from` knows after one latency.
