@@ -21,6 +21,9 @@ use crate::net::{Endpoint, Stray};
 use crate::trace::Kind;
 use crate::wire::{self, OVERHEAD_BYTES};
 
+/// Bytes that may wait for one connection, as the server has it; past it a frame is dropped.
+const PEER_QUEUE_BYTES: u64 = 32 << 20;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
@@ -149,7 +152,10 @@ impl World {
         let State::Up { to_epoch } = c.state else { return };
         let bytes = wire::frame_bytes(&frame) + OVERHEAD_BYTES;
         let link = self.net.link(Endpoint::Node(node), Endpoint::Node(to));
-        if self.net.get(link).queued(lane as usize) >= self.net.model().peer_queue_frames {
+        let frames_max = self.net.model().peer_queue_frames;
+        let queue = self.net.get(link);
+        let waiting = queue.queued_bytes(lane as usize);
+        if queue.queued(lane as usize) >= frames_max || waiting + bytes > PEER_QUEUE_BYTES {
             let peer = self.node(to).id;
             self.fold_connection(node, peer, 2);
             return self.give(node, Input::PeerQueueFull { peer }, 0);
@@ -287,6 +293,7 @@ impl World {
         let was_up = matches!(self.peer_conns[conn as usize].state, State::Up { .. });
         self.set_state(conn, State::Idle);
         if was_up {
+            self.drop_queued(from, to);
             let peer = self.node(to).id;
             self.fold_connection(from, peer, 0);
             self.give(from, Input::PeerDown { peer }, 0);
@@ -296,11 +303,20 @@ impl World {
         }
     }
 
+    /// Nobody is left to send what waits on a closed connection: it would only keep the next one's frames waiting.
+    fn drop_queued(&mut self, from: u32, to: u32) {
+        let link = self.net.link(Endpoint::Node(from), Endpoint::Node(to));
+        self.net.get(link).drop_queued();
+    }
+
     /// The process of `node` has ended: its own connections are gone, its kernel resets the others'.
     pub(super) fn drop_peer_conns(&mut self, node: u32) {
         for conn in 0..self.peer_conns.len() as u32 {
             let (from, to) = self.ends(conn);
             if from == node {
+                if matches!(self.peer_conns[conn as usize].state, State::Up { .. }) {
+                    self.drop_queued(from, to);
+                }
                 self.set_state(conn, State::Idle);
             } else if to == node
                 && matches!(self.peer_conns[conn as usize].state, State::Up { .. })
