@@ -119,6 +119,7 @@ async fn script(
             Workload::SlowWatcher(watcher) => watcher.start(&clients, &progress, end),
             Workload::Compactor(compactor) => compactor.start(&clients, end),
             Workload::Maintainer(maintainer) => maintainer.start(&clients, end),
+            Workload::MemberChanges(changes) => changes.start(&clients, end),
         }
         notes.borrow_mut().groups.push((first..clients.next_number(), place));
     }

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use detkv_sim_world::MemberVersion;
 use detkv_sim_world::client::{
-    Bursts, Compactor, KeepAlive, Kubernetes, Maintainer, Mixed, OneByOne, PutLoad, Robustness,
-    Script, SlowWatcher, Watcher,
+    Bursts, Compactor, KeepAlive, Kubernetes, Maintainer, MemberChanges, Mixed, OneByOne, PutLoad,
+    Robustness, Script, SlowWatcher, Watcher,
 };
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
@@ -104,6 +104,7 @@ pub enum Workload {
     SlowWatcher(SlowWatcher),
     Compactor(Compactor),
     Maintainer(Maintainer),
+    MemberChanges(MemberChanges),
 }
 
 /// A fault with its times.
@@ -350,6 +351,7 @@ fn check_workload(workload: &Workload) -> Result<(), String> {
         Workload::SlowWatcher(w) => (w.clients, 1, 1, 1),
         Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
         Workload::Maintainer(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
+        Workload::MemberChanges(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
     };
     for (value, name) in [
         (clients, "clients`, `steps` or `writers"),
@@ -366,6 +368,7 @@ fn check_workload(workload: &Workload) -> Result<(), String> {
     match workload {
         Workload::Mixed(mixed) if !has_calls(mixed) => none(),
         Workload::Robustness(mix) if !mix.has_requests() => none(),
+        Workload::MemberChanges(changes) if !changes.has_changes() => none(),
         _ => Ok(()),
     }
 }

@@ -212,6 +212,16 @@ impl Handle {
         self.shared.world.borrow().is_operated()
     }
 
+    /// The number of a machine that nobody has yet.
+    pub fn next_machine(&self) -> u64 {
+        self.world(World::next_machine)
+    }
+
+    /// Starts the member that `list` has on that machine, with an empty disk. Returns whether there is one.
+    pub fn start_member(&self, machine: u64, list: &[pb::Member]) -> bool {
+        self.world(|world| world.start_listed(machine, list)).is_some()
+    }
+
     /// Performs a fault now.
     pub fn inject(&self, fault: Fault) {
         self.world(|world| world.inject(fault));

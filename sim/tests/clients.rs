@@ -5,10 +5,10 @@ use std::time::Duration;
 use detkv_core::MemberId;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_sim::check::{Case, Checker as _, Watch};
-use detkv_sim::client::{Clients, PutLoad, Readout, WatchProgress, Watcher};
+use detkv_sim::check::{Case, Checker as _, Membership, Watch};
+use detkv_sim::client::{Clients, MemberChanges, PutLoad, Readout, WatchProgress, Watcher};
 use detkv_sim::fault::{Fault, Kill, Pause, Restart, Target};
-use detkv_sim::history::{Call, History, Outcome};
+use detkv_sim::history::{Call, Fact, History, Outcome};
 use detkv_sim::{Handle, Sim, SimConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,4 +115,32 @@ fn an_open_loop_keeps_its_pace_while_a_member_is_stuck() {
     });
     // 200 a second, answered or not.
     assert!((590..=610).contains(&history.operations().len()), "{}", history.operations().len());
+}
+
+#[test]
+fn an_operator_changes_the_members_and_every_call_of_it_is_in_the_history() {
+    let history = run(|clients| async move {
+        let handle = clients.handle().clone();
+        let progress = WatchProgress::default();
+        Watcher::default().start(&clients, &progress);
+        MemberChanges::default().start(&clients, handle.now() + 60 * SECOND);
+        PutLoad::default().start(&clients, handle.now() + 60 * SECOND);
+        handle.sleep(65 * SECOND).await;
+        assert!(clients.are_done());
+        let readout = Readout { limit: 10 * SECOND };
+        assert_eq!(readout.run(&clients, &progress).await, Ok(()));
+    });
+    for kind in ["member add", "member promote", "member remove", "move leader"] {
+        let is_it = |call: &Call| matches!(call, Call::Other(name) if *name == kind);
+        let done = |outcome: &Outcome| matches!(outcome, Outcome::Done { .. });
+        let ops = history.operations().iter().filter(|op| is_it(&op.call));
+        assert!(ops.filter(|op| done(&op.outcome)).count() > 0, "no {kind} was answered");
+    }
+    let voters = history.facts().iter().filter_map(|(_, fact)| match fact {
+        Fact::Membership { change, .. } => Some(change.voters.len()),
+        _ => None,
+    });
+    assert!(voters.clone().all(|voters| (3..=7).contains(&voters)));
+    assert!(voters.max() > Some(3));
+    assert_eq!(Membership.check(&Case::new(&history)), Ok(()));
 }

@@ -291,6 +291,26 @@ fn drawn_latencies_are_the_same_whatever_other_disks_do() {
     assert_eq!(a, b);
 }
 
+/// Space is given by blocks of the file: a WAL record of which only a part was written lacks a whole sector at its
+/// end, by which recovery knows it from a damaged one.
+#[test]
+fn a_write_that_meets_the_end_of_the_space_ends_with_a_sector_of_the_file() {
+    let mut ends = BTreeSet::new();
+    for seed in 0..200 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let at = perform(&disk, at, &[write(0, &[1; 4096])]);
+        let scope = Scope { ops: vec![DiskOp::Write], ..Scope::default() };
+        disk.add_rule(scope, Trouble::NoSpace);
+        disk.perform(at, at, &write(200, &[2; 2000])).expect_err("there is no space");
+        let content = content(&disk).expect("the file is there");
+        let end = content.iter().rposition(|byte| *byte == 2).map_or(200, |last| last + 1);
+        assert!(end == 200 || end % SECTOR == 0, "it ends at {end}");
+        ends.insert(end);
+    }
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), [200, 512, 1024, 1536, 2048]);
+}
+
 /// 4096 bytes of 1, synced; then 4096 bytes of 2 and a sync that meets `trouble`.
 fn troubled(seed: u64, trouble: Trouble) -> (SimDisk, u64, bool) {
     let disk = disk(seed);

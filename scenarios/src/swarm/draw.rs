@@ -17,7 +17,7 @@ use toml::{Table, Value};
 
 use crate::scenario::own_keys;
 
-use super::loads::loads;
+use super::loads::{loads, member_changes};
 use super::models::{disk, net};
 
 /// A drawn run.
@@ -176,7 +176,8 @@ impl Swarm {
 
     fn workloads(&mut self) {
         let mut draw = self.section("workloads");
-        let list = loads(&mut draw);
+        let mut list = loads(&mut draw);
+        list.extend(member_changes(&mut self.section("member changes")));
         let mut named: Vec<&str> = list.iter().map(|load| load.kind).collect();
         named.sort_unstable();
         named.dedup();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use detkv_sim_world::client::{
-    Bursts, Call, Compactor, KeepAlive, Kubernetes, Maintainer, Mixed, OneByOne, PutLoad,
-    Robustness, SlowWatcher, Watcher,
+    Bursts, Call, Compactor, KeepAlive, Kubernetes, Maintainer, MemberChanges, Mixed, OneByOne,
+    PutLoad, Robustness, SlowWatcher, Watcher,
 };
 use detkv_sim_world::duration;
 use detkv_sim_world::fault::Draw;
@@ -87,6 +87,26 @@ pub(super) fn loads(draw: &mut Draw) -> Vec<Load> {
         list.push(Load::new("maintainer", 0, value(maintainer)));
     }
     list
+}
+
+/// Beside the others, and from a stream of its own: it came later than they did.
+pub(super) fn member_changes(draw: &mut Draw) -> Option<Load> {
+    if !draw.chance(8) {
+        return None;
+    }
+    let mut changes = MemberChanges {
+        every: draw.millis(100, 2_000),
+        members_max: draw.uniform(4, 9) as u32,
+        timeout: draw.millis(500, 8_000),
+        ..MemberChanges::default()
+    };
+    let weights = &mut changes.weights;
+    for weight in
+        [&mut weights.add, &mut weights.promote, &mut weights.remove, &mut weights.move_leader]
+    {
+        *weight = draw.number(1, 8) as u32;
+    }
+    Some(Load::new("member-changes", 0, value(changes)))
 }
 
 fn one_by_one(draw: &mut Draw) -> Load {

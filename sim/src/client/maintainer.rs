@@ -51,6 +51,9 @@ async fn maintain(operators: Vec<Client>, options: Maintainer, end: Instant) {
             make_room(first, &options).await;
         }
         for operator in &operators {
+            if first.handle().now() >= end {
+                return;
+            }
             // A failure is in the history; the next round comes by again.
             let _ = operator.call(Request::Defragment(pb::DefragmentRequest {})).await;
             let _ = operator.call(Request::HashKv(pb::HashKvRequest::default())).await;

@@ -18,6 +18,7 @@
 //! | `slow_watcher` | watches that are read slowly, with stops |
 //! | `compactor` | compacts now and then, some revisions behind |
 //! | `maintainer` | defragments, asks for hashes, makes room and disarms |
+//! | `member_changes` | adds learners, promotes, removes members, moves the leader |
 //! | `readout` | reads everything back at the end of a run |
 
 mod bursts;
@@ -25,6 +26,7 @@ mod compactor;
 mod keep_alive;
 mod kubernetes;
 mod maintainer;
+mod member_changes;
 mod mixed;
 mod one_by_one;
 mod pace;
@@ -53,6 +55,7 @@ pub use compactor::Compactor;
 pub use keep_alive::KeepAlive;
 pub use kubernetes::Kubernetes;
 pub use maintainer::Maintainer;
+pub use member_changes::{ChangeWeights, MemberChanges};
 pub use mixed::Mixed;
 pub use one_by_one::{Call, OneByOne, resolve};
 pub use pace::Pace;

@@ -128,6 +128,11 @@ impl Device {
         }
     }
 
+    /// From now on the medium is good.
+    pub fn calm(&mut self) {
+        self.periods = None;
+    }
+
     /// The queue is gone; an episode of the medium goes on.
     pub fn power_loss(&mut self, now: u64) {
         self.free_at.fill(now);
@@ -209,6 +214,19 @@ mod tests {
         let mut sync = |at| device.sync(at, Some(0), &model, &mut draws);
         assert_eq!(sync(1_950), 2_050, "already under way when the stall begins");
         assert_eq!(sync(2_500), 9_100);
+    }
+
+    #[test]
+    fn a_calm_device_has_no_bad_periods() {
+        let (good, bad) = (Duration::from_millis(1), Duration::from_secs(3600));
+        let episodes = Some(Episodes { good, bad, stall: false, slower: 7 });
+        let (_, plain, mut draws) = fixed(1);
+        let model = DiskModel { episodes, ..plain };
+        let mut device = Device::new(7, 1, &model);
+        let mut sync = |device: &mut Device, at| device.sync(at, Some(0), &model, &mut draws);
+        assert_eq!(sync(&mut device, 1_000_000_000), 1_000_000_700);
+        device.calm();
+        assert_eq!(sync(&mut device, 2_000_000_000), 2_000_000_100);
     }
 
     #[test]

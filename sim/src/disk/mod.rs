@@ -169,6 +169,11 @@ impl SimDisk {
         self.state.lock().device.heal(now);
     }
 
+    /// No bad period comes any more, and the one that lasts is over. Syncs that were issued keep their time.
+    pub fn calm(&self) {
+        self.state.lock().device.calm();
+    }
+
     /// From now on operations in `scope` meet `trouble`.
     pub fn add_rule(&self, scope: Scope, trouble: Trouble) -> RuleId {
         self.state.lock().rules.add(scope, trouble)

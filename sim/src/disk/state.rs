@@ -247,12 +247,15 @@ impl State {
         Ok(stamp)
     }
 
-    /// The first sectors of a write that meets the end of the space, often none.
+    /// The first sectors of a write that meets the end of the space, often none. Space is given by blocks of
+    /// the file: what fits ends where a sector of the file does, wherever the write began.
     fn write_what_fits(&mut self, stamp: u64, inode: Inode, offset: u64, data: &[u8]) {
-        let sectors = (data.len() / SECTOR) as u64;
+        let before = offset as usize % SECTOR;
+        let sectors = ((before + data.len()) / SECTOR) as u64;
         let fits = uniform(&mut self.trouble_rng, 0, sectors * 2).saturating_sub(sectors);
         if fits > 0 {
-            self.file_mut(inode).write(stamp, stamp, offset, &data[..fits as usize * SECTOR]);
+            let bytes = fits as usize * SECTOR - before;
+            self.file_mut(inode).write(stamp, stamp, offset, &data[..bytes]);
         }
     }
 

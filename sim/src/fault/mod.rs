@@ -271,18 +271,19 @@ impl World {
         }
     }
 
-    /// Ends every fault and starts every node that is down. From here on a supervisor starts what ends later for
+    /// Ends every fault and bad period of a disk, and starts every node that is down. From here on a supervisor starts what ends later for
     /// a reason of before: a planned stop that was under way, a disk error that comes to light.
     pub fn heal_all(&mut self) {
         self.is_healed = true;
         let at_ns = self.now().ns;
         self.decide(|| Decision::HealAll { at_ns });
-        self.hurry_operators();
+        self.hold_operators();
         while let Some(Active { number, undo, .. }) = self.active_faults.pop() {
             undo(self);
             self.record(Event::Fact(Fact::FaultEnded { fault: number }));
         }
         for node in 0..self.nodes.len() as u32 {
+            self.node(node).disk.calm();
             self.resume(node);
             self.start(node);
         }

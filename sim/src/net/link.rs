@@ -42,6 +42,7 @@ pub struct Link<P> {
     draws: Draws,
     disturbances: Option<Box<Disturbances>>,
     queues: [VecDeque<Waiting<P>>; FLOWS],
+    queued_bytes: [u64; FLOWS],
     turn: usize,
     /// A `serve` is scheduled.
     serving: bool,
@@ -66,6 +67,7 @@ impl<P> Link<P> {
             draws: Draws::new(seed, node, purpose, keep_draws),
             disturbances: None,
             queues: Default::default(),
+            queued_bytes: [0; FLOWS],
             turn: 0,
             serving: false,
             busy_until: 0,
@@ -89,6 +91,7 @@ impl<P> Link<P> {
             let departs = self.take_turn(at, bytes);
             return Next::Arrive { at: self.arrival(departs, flow), what };
         }
+        self.queued_bytes[flow] += bytes;
         self.queues[flow].push_back(Waiting { left_bytes: bytes, what });
         if self.cuts > 0 || self.serving {
             return Next::Nothing;
@@ -116,6 +119,7 @@ impl<P> Link<P> {
         let front = self.queues[flow].front_mut().expect("the flow with something to send");
         let bytes = if limited { front.left_bytes.min(QUANTUM) } else { front.left_bytes };
         front.left_bytes -= bytes;
+        self.queued_bytes[flow] -= bytes;
         let is_complete = front.left_bytes == 0;
         let departs = self.take_turn(now, bytes);
         let mut arrives = None;
@@ -202,6 +206,17 @@ impl<P> Link<P> {
     /// Messages that wait to be sent on a flow.
     pub fn queued(&self, flow: usize) -> usize {
         self.queues[flow].len()
+    }
+
+    /// Bytes of them.
+    pub fn queued_bytes(&self, flow: usize) -> u64 {
+        self.queued_bytes[flow]
+    }
+
+    /// The connection is closed: what waited to be sent is gone with it.
+    pub fn drop_queued(&mut self) {
+        self.queues.iter_mut().for_each(VecDeque::clear);
+        self.queued_bytes = [0; FLOWS];
     }
 
     /// Sets the number of cuts; when the last one ends, returns when to serve.
@@ -302,6 +317,20 @@ mod tests {
         let last = arrived.last().expect("ten messages").0;
         // 100 kB at 1 MB/s and 1 ms; each piece is rounded up to a nanosecond.
         assert!((101_000_000..101_000_100).contains(&last), "{last}");
+    }
+
+    #[test]
+    fn what_waits_on_a_closed_connection_holds_nothing_up() {
+        let mut link = link(Distribution::Constant(ms(1)), Some(1_000_000));
+        for what in 0..100 {
+            link.send(0, 0, 10_000, what);
+        }
+        assert_eq!((link.queued(0), link.queued_bytes(0)), (100, 1_000_000));
+        link.drop_queued();
+        assert_eq!((link.queued(0), link.queued_bytes(0)), (0, 0));
+        assert_eq!(link.serve(0), (None, None), "nothing is left");
+        let arrived = run(&mut link, &[(1_000_000, 0, 10_000, 7)]);
+        assert_eq!(arrived, [(12_000_000, 7)], "10 kB at 1 MB/s and 1 ms");
     }
 
     #[test]

@@ -243,6 +243,12 @@ impl<P> Net<P> {
         self.ends.iter().zip(&self.links).map(|((from, to), link)| (*from, *to, link.counters))
     }
 
+    /// Bytes that wait on each used link.
+    pub fn queues(&self) -> impl Iterator<Item = (Endpoint, Endpoint, u64)> {
+        let bytes = |link: &Link<P>| (0..link::FLOWS).map(|flow| link.queued_bytes(flow)).sum();
+        self.ends.iter().zip(&self.links).map(move |((from, to), link)| (*from, *to, bytes(link)))
+    }
+
     /// The drawn latencies since the last call, if they are kept.
     pub fn take_draws(&mut self) -> Vec<Draw> {
         self.links.iter_mut().flat_map(Link::take_draws).collect()

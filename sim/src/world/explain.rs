@@ -4,6 +4,7 @@
 //! where the only copy of an entry lies.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use detkv_core::wal::{WalRecovery, WalStep};
 use detkv_core::{LaneQueue, Member, MemberId, Role};
@@ -12,6 +13,11 @@ use super::World;
 use super::node::{Node, Process};
 use crate::history::{DownHow, Fact};
 use crate::net::Endpoint;
+
+/// A disk that has so much to do is worth a line.
+const BUSY: Duration = Duration::from_secs(2);
+/// And a link.
+const QUEUED: u64 = 1 << 20;
 
 /// One member's log.
 struct Copy {
@@ -146,6 +152,9 @@ impl World {
             })
             .collect();
         lines.extend(self.explain_cuts());
+        lines.extend(self.explain_lanes());
+        lines.extend(self.explain_queues());
+        lines.extend(self.explain_operations());
         let newest = copies.iter().filter(|c| !c.voters.is_empty()).max_by_key(|c| c.applied);
         let all = || self.nodes.iter().map(|node| node.id).collect();
         let voters: BTreeSet<MemberId> =
@@ -185,6 +194,33 @@ impl World {
     fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
         let (Some(from), Some(to)) = (self.place(from), self.place(to)) else { return true };
         self.net.is_cut(Endpoint::Node(from), Endpoint::Node(to))
+    }
+
+    /// Disks that have far more to do than they should: acknowledgements wait for the log lane, applying for the others.
+    fn explain_lanes(&self) -> Vec<String> {
+        let now = self.now_ns();
+        let lanes = |node: &Node| {
+            let id = node.id.0;
+            let busy = ["log", "backend", "snapshot"].into_iter().zip(node.lane_free_at);
+            let busy = busy
+                .map(|(lane, free_at)| (lane, Duration::from_nanos(free_at.saturating_sub(now))));
+            let busy = busy.filter(|(_, left)| *left >= BUSY);
+            busy.map(|(lane, left)| format!("the {lane} lane of m{id} is busy for {left:?} more"))
+                .collect::<Vec<String>>()
+        };
+        self.nodes.iter().filter(|node| node.member().is_some()).flat_map(lanes).collect()
+    }
+
+    /// Links that are behind: everything that is sent now arrives late.
+    fn explain_queues(&self) -> Vec<String> {
+        let line = |(from, to, bytes): (Endpoint, Endpoint, u64)| match (from, to) {
+            (Endpoint::Node(from), Endpoint::Node(to)) => {
+                let (from, to) = (self.node(from).id.0, self.node(to).id.0);
+                Some(format!("{bytes} bytes wait to be sent from m{from} to m{to}"))
+            }
+            _ => None,
+        };
+        self.net.queues().filter(|(.., bytes)| *bytes >= QUEUED).filter_map(line).collect()
     }
 
     fn explain_cuts(&self) -> Vec<String> {

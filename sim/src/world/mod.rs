@@ -48,7 +48,7 @@ pub use calls::CallId;
 use calls::{Call, ClientConn};
 use node::Node;
 use operate::Operation;
-pub(crate) use operate::Task;
+pub(crate) use operate::{Task, peer_url};
 use peers::PeerConn;
 use read_delays::ReadDelays;
 pub use sites::ArmedSite;
@@ -255,6 +255,8 @@ pub struct World {
     operations: BTreeMap<u32, Operation>,
     /// Committed when the last operation ended.
     settled_index: u64,
+    /// The newest machine that was given out.
+    last_machine: u64,
     /// A disk was taken and never replaced.
     disk_was_lost: bool,
     pub(crate) next_fault: u32,
@@ -305,6 +307,7 @@ impl World {
             active_faults: Vec::new(),
             operations: BTreeMap::new(),
             settled_index: 0,
+            last_machine: config.members,
             disk_was_lost: false,
             next_fault: 0,
             hash: EventHash::new(

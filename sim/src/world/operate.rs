@@ -5,6 +5,10 @@
 //! ```text
 //! look at the member list ─► done already? next : ask for the change ─► answered? next : pause, look again
 //! ```
+//!
+//! A change whose answer was lost may have been made: nobody walks away from one. A cluster of one that has got a
+//! second voter can answer nothing until that voter runs, so who has asked for it looks at the list as the members
+//! have it and starts what is in it.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -12,7 +16,7 @@ use std::time::Duration;
 
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::{ApiError, BootMember, MemberId};
+use detkv_core::{ApiError, BootMember, Instant, MemberId};
 
 use super::calls::CallResult;
 use super::node::Node;
@@ -27,11 +31,10 @@ const LOOK: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(300);
 /// Timeout of one request: longer than a member's own.
 const CALL: Duration = Duration::from_secs(8);
-/// An operation that is not done by then is given up.
+/// An operation that has not got to its first change by then is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// And one that is not done so long after the faults, too.
-const LAST_CHANCE: Duration = Duration::from_secs(20);
+/// A change that was queued somewhere is dropped by then: a member's own limit, 5 s and two election timeouts.
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// One thing to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,7 +63,14 @@ pub struct Operation {
     goal: u64,
     /// Which member to ask: moves on after each failure.
     turn: usize,
-    until_ns: u64,
+    /// The last look at the list got no answer.
+    is_unanswered: bool,
+    /// What the last request met.
+    last_answer: String,
+    /// Since when, after the faults, there is no place for a further learner.
+    refused_since: Option<Instant>,
+    /// When to give up; never, once a change has been asked for or the faults are over.
+    until_ns: Option<u64>,
     /// Somebody's disk was taken: until it is over no other may be.
     takes_a_disk: bool,
 }
@@ -68,6 +78,8 @@ pub struct Operation {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     List,
+    /// The list as one member has it: what is in it was added, what is not may have been.
+    LocalList,
     Change,
 }
 
@@ -76,7 +88,7 @@ impl World {
     pub(crate) fn operate(&mut self, todo: Vec<Task>, takes_a_disk: bool) {
         // The fault that begins now has its number already.
         let fault = self.next_fault - 1;
-        let until_ns = (self.now() + PATIENCE).ns;
+        let until_ns = Some((self.now() + PATIENCE).ns);
         let operation = Operation {
             fault,
             todo: todo.into(),
@@ -84,6 +96,9 @@ impl World {
             added: None,
             goal: 0,
             turn: fault as usize,
+            is_unanswered: false,
+            last_answer: "nothing was asked".to_owned(),
+            refused_since: None,
             until_ns,
             takes_a_disk,
         };
@@ -91,11 +106,10 @@ impl World {
         self.schedule(self.now().ns, Event::Operate { operation: fault });
     }
 
-    /// The faults are over: what is not done soon is left as it is.
-    pub(crate) fn hurry_operators(&mut self) {
-        let until_ns = (self.now() + LAST_CHANCE).ns;
+    /// The faults are over: what was begun is brought to its end, and the cluster is not whole before.
+    pub(crate) fn hold_operators(&mut self) {
         for operation in self.operations.values_mut() {
-            operation.until_ns = operation.until_ns.min(until_ns);
+            operation.until_ns = None;
         }
     }
 
@@ -138,7 +152,7 @@ impl World {
     pub(super) fn on_operate(&mut self, number: u32) {
         let Some(mut operation) = self.operations.remove(&number) else { return };
         let pause = self.advance(&mut operation);
-        let is_late = self.now().ns >= operation.until_ns;
+        let is_late = operation.until_ns.is_some_and(|until_ns| self.now().ns >= until_ns);
         match pause {
             Some(pause) if !is_late || operation.asked.is_some() => {
                 self.operations.insert(number, operation);
@@ -165,11 +179,16 @@ impl World {
         }
         match operation.todo.front()? {
             Task::CatchUp => {
-                let status = operation.added.and_then(|id| self.member_status(id));
+                let added = operation.added.and_then(|id| self.nodes.iter().find(|n| n.id == id));
+                let status = added.and_then(|node| Some(node.member()?.status()));
                 let has_all = status.is_some_and(|s| s.persisted_index >= operation.goal);
-                if has_all {
+                // Somebody else may have removed it meanwhile.
+                if has_all || added.is_none_or(|node| node.retired) {
                     operation.todo.pop_front();
                 }
+            }
+            Task::Add { .. } if operation.is_unanswered && operation.until_ns.is_none() => {
+                self.ask(operation, Asked::LocalList, None);
             }
             _ => self.ask(operation, Asked::List, None),
         }
@@ -183,7 +202,10 @@ impl World {
             (0..self.nodes.len() as u32).filter(|place| self.serves(*place)).collect();
         let turn = serving.get(operation.turn % serving.len().max(1)).copied();
         let Some(node) = leader.or(turn) else { return };
-        let list = pb::MemberListRequest { linearizable: true };
+        if change.is_some() {
+            operation.until_ns = None;
+        }
+        let list = pb::MemberListRequest { linearizable: asked != Asked::LocalList };
         let request = change.unwrap_or(Request::MemberList(list));
         let client = ClientId(FIRST_OPERATOR + operation.fault);
         operation.asked = Some((self.start_call(client, node, request, CALL), asked));
@@ -203,8 +225,26 @@ impl World {
         asked: Asked,
         result: CallResult,
     ) -> Duration {
+        operation.is_unanswered = asked == Asked::List && !matches!(result, Ok(Ok(_)));
+        operation.last_answer = match &result {
+            Ok(Ok(_)) => "ok".to_owned(),
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => format!("{error:?}"),
+        };
         match (asked, result) {
+            (Asked::LocalList, Ok(Ok(Reply::MemberList(list)))) => {
+                operation.turn += 1;
+                self.start_if_added(operation, &list.members);
+                RETRY
+            }
+            (Asked::Change, Ok(Ok(Reply::MemberAdd(added)))) => {
+                self.start_if_added(operation, &added.members);
+                LOOK
+            }
             (Asked::List, Ok(Ok(Reply::MemberList(list)))) => {
+                if self.start_if_added(operation, &list.members) {
+                    return LOOK;
+                }
                 match self.decide_on(operation, &list.members) {
                     Some(request) => self.ask(operation, Asked::Change, Some(request)),
                     None => {
@@ -220,6 +260,10 @@ impl World {
                 }
                 LOOK
             }
+            (Asked::Change, Ok(Err(ApiError::TooManyLearners))) if self.is_healed => {
+                self.on_no_place(operation);
+                RETRY
+            }
             (_, Ok(Err(ApiError::BadLeaderTransferee))) => {
                 operation.todo.pop_front();
                 LOOK
@@ -231,23 +275,34 @@ impl World {
         }
     }
 
+    /// Another learner stays for good, and one is all that there may be. In place of a voter that is lost comes
+    /// another at once; a learner more than that is not added.
+    fn on_no_place(&mut self, operation: &mut Operation) {
+        let since = *operation.refused_since.get_or_insert(self.now());
+        match operation.todo.front_mut() {
+            Some(Task::Add { is_learner, .. }) if operation.takes_a_disk => *is_learner = false,
+            _ if self.now() >= since + SETTLED => operation.todo.clear(),
+            _ => {}
+        }
+    }
+
+    /// What operators are still about, a line each.
+    pub(super) fn explain_operations(&self) -> Vec<String> {
+        let line = |operation: &Operation| {
+            let Operation { fault, todo, last_answer, .. } = operation;
+            format!(
+                "the operator of fault {fault} has still to do {todo:?}; the last answer: {last_answer}"
+            )
+        };
+        self.operations.values().map(line).collect()
+    }
+
     /// With the member list at hand: the request to send, or `None` when the task is done.
     fn decide_on(&mut self, operation: &mut Operation, list: &[pb::Member]) -> Option<Request> {
         match operation.todo.front()?.clone() {
             Task::Add { machine, is_learner } => {
-                let url = peer_url(machine);
-                match list.iter().find(|member| member.peer_ur_ls.contains(&url)) {
-                    Some(member) => {
-                        let id = MemberId(member.id);
-                        operation.added = Some(id);
-                        self.start_joiner(operation, id, machine, list);
-                        None
-                    }
-                    None => {
-                        let peer_ur_ls = vec![url];
-                        Some(Request::MemberAdd(pb::MemberAddRequest { peer_ur_ls, is_learner }))
-                    }
-                }
+                let peer_ur_ls = vec![peer_url(machine)];
+                Some(Request::MemberAdd(pb::MemberAddRequest { peer_ur_ls, is_learner }))
             }
             Task::Promote(member) => {
                 let id = member.or(operation.added).map(|id| id.0);
@@ -258,8 +313,10 @@ impl World {
             }
             Task::Remove(id) => {
                 let is_there = list.iter().any(|member| member.id == id.0);
+                // Others went meanwhile: the last voter stays.
+                let is_last = list.iter().all(|member| member.is_learner || member.id == id.0);
                 let request = pb::MemberRemoveRequest { id: id.0 };
-                is_there.then_some(Request::MemberRemove(request))
+                (is_there && !is_last).then_some(Request::MemberRemove(request))
             }
             Task::MoveLeader(to) => {
                 let target_id = to.0;
@@ -269,14 +326,31 @@ impl World {
         }
     }
 
+    /// Adding comes first: whether the member is in the list. It is started then, and that task is done.
+    fn start_if_added(&mut self, operation: &mut Operation, list: &[pb::Member]) -> bool {
+        let Some(&Task::Add { machine, .. }) = operation.todo.front() else { return false };
+        let leader = self.leader().and_then(|id| self.member_status(id));
+        operation.goal = leader.map_or(0, |status| status.commit_index);
+        operation.added = self.start_listed(machine, list);
+        if operation.added.is_some() {
+            operation.todo.pop_front();
+        }
+        operation.added.is_some()
+    }
+
+    /// Starts the member that the list has on that machine, unless it runs. `None`: there is no such member.
+    pub(crate) fn start_listed(&mut self, machine: u64, list: &[pb::Member]) -> Option<MemberId> {
+        let url = peer_url(machine);
+        // A list of before may have who was at the address then.
+        let is_gone = |id: u64| self.nodes.iter().any(|node| node.id.0 == id && node.retired);
+        let mut at_url = list.iter().filter(|member| member.peer_ur_ls.contains(&url));
+        let id = at_url.find(|member| !is_gone(member.id)).map(|member| MemberId(member.id))?;
+        self.start_joiner(id, machine, list);
+        Some(id)
+    }
+
     /// A new node with an empty disk, told the member list as it is.
-    fn start_joiner(
-        &mut self,
-        operation: &mut Operation,
-        id: MemberId,
-        machine: u64,
-        list: &[pb::Member],
-    ) {
+    fn start_joiner(&mut self, id: MemberId, machine: u64, list: &[pb::Member]) {
         if self.nodes.iter().any(|node| node.id == id) {
             return;
         }
@@ -294,10 +368,11 @@ impl World {
         node.config.join = true;
         node.config.name = format!("m{number}");
         node.machine = machine;
+        if self.is_healed {
+            node.disk.calm();
+        }
         self.nodes.push(node);
         let place = number as u32 - 1;
-        operation.goal =
-            self.leader().and_then(|id| self.member_status(id)).map_or(0, |s| s.commit_index);
         self.start(place);
         // Whoever waits for it can dial it now.
         for other in 0..place {
@@ -306,14 +381,9 @@ impl World {
     }
 
     /// The machine that a further member gets.
-    pub(crate) fn next_machine(&self) -> u64 {
-        let present = self.nodes.iter().map(|node| node.machine).max().unwrap_or(0);
-        let wanted = self.operations.values().flat_map(|operation| &operation.todo);
-        let wanted = wanted.filter_map(|task| match task {
-            Task::Add { machine, .. } => Some(*machine),
-            _ => None,
-        });
-        wanted.max().unwrap_or(0).max(present) + 1
+    pub(crate) fn next_machine(&mut self) -> u64 {
+        self.last_machine += 1;
+        self.last_machine
     }
 
     /// `m4` is the fourth node of the world, whatever its id.
@@ -329,6 +399,6 @@ impl World {
 }
 
 /// Where the members on a machine are found, one after another.
-pub(super) fn peer_url(machine: u64) -> String {
+pub(crate) fn peer_url(machine: u64) -> String {
     format!("http://10.0.0.{machine}:2380")
 }

@@ -21,6 +21,9 @@ use crate::net::{Endpoint, Stray};
 use crate::trace::Kind;
 use crate::wire::{self, OVERHEAD_BYTES};
 
+/// Bytes that may wait for one connection, as the server has it; past it a frame is dropped.
+const PEER_QUEUE_BYTES: u64 = 32 << 20;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Idle,
@@ -41,6 +44,8 @@ pub struct PeerConn {
     state: State,
     /// Since when nothing comes back on it.
     doubted_since: Option<u64>,
+    /// `to` has closed it: the next frame is answered with a reset.
+    hung_up: bool,
 }
 
 impl World {
@@ -50,6 +55,7 @@ impl World {
         for gone in old.into_iter().filter(|peer| !peers.contains(peer)) {
             let conn = self.peer_conn(node, gone);
             self.close_peer(conn, true);
+            self.hang_up(gone, node);
         }
         for peer in peers {
             let conn = self.peer_conn(node, peer);
@@ -62,7 +68,8 @@ impl World {
     fn peer_conn(&mut self, from: u32, to: u32) -> u32 {
         let conns = &mut self.peer_conns;
         *self.peer_index.entry((from, to)).or_insert_with(|| {
-            conns.push(PeerConn { from, to, epoch: 0, state: State::Idle, doubted_since: None });
+            let (state, doubted_since) = (State::Idle, None);
+            conns.push(PeerConn { from, to, epoch: 0, state, doubted_since, hung_up: false });
             conns.len() as u32 - 1
         })
     }
@@ -72,6 +79,7 @@ impl World {
         c.state = state;
         c.epoch += 1;
         c.doubted_since = None;
+        c.hung_up = false;
         c.epoch
     }
 
@@ -144,7 +152,10 @@ impl World {
         let State::Up { to_epoch } = c.state else { return };
         let bytes = wire::frame_bytes(&frame) + OVERHEAD_BYTES;
         let link = self.net.link(Endpoint::Node(node), Endpoint::Node(to));
-        if self.net.get(link).queued(lane as usize) >= self.net.model().peer_queue_frames {
+        let frames_max = self.net.model().peer_queue_frames;
+        let queue = self.net.get(link);
+        let waiting = queue.queued_bytes(lane as usize);
+        if queue.queued(lane as usize) >= frames_max || waiting + bytes > PEER_QUEUE_BYTES {
             let peer = self.node(to).id;
             self.fold_connection(node, peer, 2);
             return self.give(node, Input::PeerQueueFull { peer }, 0);
@@ -222,7 +233,8 @@ impl World {
     ) {
         let c = &self.peer_conns[conn as usize];
         let (from, to) = (c.from, c.to);
-        let known = matches!(c.state, State::Up { to_epoch } if to_epoch == self.node(to).epoch);
+        let known = matches!(c.state, State::Up { to_epoch } if to_epoch == self.node(to).epoch)
+            && !c.hung_up;
         if c.epoch != epoch {
             return;
         }
@@ -245,6 +257,16 @@ impl World {
         }
         self.give(to, Input::Peer { from, frame }, bytes);
         self.end_after(to, passed);
+    }
+
+    /// `to` wants `from` no longer: it closes what `from` has dialed too. When that dials again, the handshake tells
+    /// it why; without, a member that missed its own removal would send into a connection that is up for ever.
+    fn hang_up(&mut self, from: u32, to: u32) {
+        let conn = self.peer_conn(from, to);
+        if let State::Up { .. } = self.peer_conns[conn as usize].state {
+            self.peer_conns[conn as usize].hung_up = true;
+            self.reset_peer(conn);
+        }
     }
 
     /// `to` answers with a reset: `from` knows after one latency.
@@ -271,6 +293,7 @@ impl World {
         let was_up = matches!(self.peer_conns[conn as usize].state, State::Up { .. });
         self.set_state(conn, State::Idle);
         if was_up {
+            self.drop_queued(from, to);
             let peer = self.node(to).id;
             self.fold_connection(from, peer, 0);
             self.give(from, Input::PeerDown { peer }, 0);
@@ -280,11 +303,20 @@ impl World {
         }
     }
 
+    /// Nobody is left to send what waits on a closed connection: it would only keep the next one's frames waiting.
+    fn drop_queued(&mut self, from: u32, to: u32) {
+        let link = self.net.link(Endpoint::Node(from), Endpoint::Node(to));
+        self.net.get(link).drop_queued();
+    }
+
     /// The process of `node` has ended: its own connections are gone, its kernel resets the others'.
     pub(super) fn drop_peer_conns(&mut self, node: u32) {
         for conn in 0..self.peer_conns.len() as u32 {
             let (from, to) = self.ends(conn);
             if from == node {
+                if matches!(self.peer_conns[conn as usize].state, State::Up { .. }) {
+                    self.drop_queued(from, to);
+                }
                 self.set_state(conn, State::Idle);
             } else if to == node
                 && matches!(self.peer_conns[conn as usize].state, State::Up { .. })

@@ -1,0 +1,29 @@
+//! Runs of the swarm that once did not converge after their faults.
+
+mod common;
+
+use common::passing_runs;
+
+fn replays(file: &str, profile: &str, seed: u64) {
+    let path = format!("{}/repro/{file}.toml", env!("CARGO_MANIFEST_DIR"));
+    passing_runs(&path, profile, seed..seed + 1);
+}
+
+/// Frames of connections that were long closed kept the link of a restarted member busy for more than a minute.
+#[test]
+fn frames_of_a_closed_connection_hold_nobody_up() {
+    replays("stale-frames", "decoupled", 1262);
+}
+
+/// Its operator waited for the member list, which a cluster of two cannot give before the second one runs.
+#[test]
+fn a_second_voter_is_started() {
+    replays("second-voter", "decoupled", 1585);
+}
+
+/// A write that met the end of the space ended inside of a sector, as none does on a real disk: the WAL counted as
+/// damaged.
+#[test]
+fn a_full_disk_leaves_a_log_that_opens() {
+    replays("torn-by-a-full-disk", "coupled", 8043);
+}
