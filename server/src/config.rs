@@ -150,7 +150,7 @@ fn limits(flags: &Flags, core: &mut Config) -> Result<(), String> {
 /// `None`: off, for a retention of 0.
 fn auto_compaction(flags: &Flags) -> Result<Option<AutoCompaction>, String> {
     let text = flags.auto_compaction_retention.as_str();
-    let bad = || format!("--auto-compaction-retention: error parsing {text:?}");
+    let bad = || format!("error parsing CompactionRetention: time: invalid duration {text:?}");
     let number = text.parse::<u32>().ok();
     match flags.auto_compaction_mode.as_str() {
         "periodic" => {
@@ -163,7 +163,7 @@ fn auto_compaction(flags: &Flags) -> Result<Option<AutoCompaction>, String> {
             let revisions = i64::from(number.ok_or_else(bad)?);
             Ok((revisions > 0).then_some(AutoCompaction::Revision(revisions)))
         }
-        other => Err(format!("--auto-compaction-mode: {other:?} is neither periodic nor revision")),
+        other => Err(format!("unknown auto-compaction-mode {other:?}")),
     }
 }
 
@@ -378,9 +378,15 @@ mod tests {
             ("--listen-peer-urls http://example.com:1", "expected IP in URL for binding"),
             ("--listen-peer-urls https://127.0.0.1:1", "scheme https is not yet supported"),
             ("--raft-loop x", "neither coupled nor decoupled"),
-            ("--auto-compaction-mode x", "neither periodic nor revision"),
-            ("--auto-compaction-retention x", "error parsing \"x\""),
-            ("--auto-compaction-mode revision --auto-compaction-retention 5m", "error parsing"),
+            ("--auto-compaction-mode x", "unknown auto-compaction-mode \"x\""),
+            (
+                "--auto-compaction-retention x",
+                "error parsing CompactionRetention: time: invalid duration \"x\"",
+            ),
+            (
+                "--auto-compaction-mode revision --auto-compaction-retention 5m",
+                "error parsing CompactionRetention",
+            ),
             ("--feature-gates LeaseCheckpoint=true", "LeaseCheckpoint is not yet supported"),
             ("--feature-gates Nonsense=true", "unrecognized feature gate"),
             ("--log-level loud", "unrecognized level"),

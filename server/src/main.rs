@@ -24,6 +24,7 @@ mod join;
 mod logs;
 mod metrics;
 mod peer;
+mod process;
 mod serve;
 mod start;
 mod url;

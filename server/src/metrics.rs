@@ -31,6 +31,8 @@ pub struct MaintenanceSeconds {
 #[derive(Clone, Debug)]
 pub struct DriverMetrics {
     registry: Registry,
+    /// `X.Y` of the version.
+    minor: String,
     pub wal_fsync_seconds: Histogram,
     pub snap_fsync_seconds: Histogram,
     pub backend_commit_seconds: Histogram,
@@ -85,6 +87,7 @@ impl DriverMetrics {
                 &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
             ),
             registry,
+            minor: version.rsplit_once('.').map_or(version, |(minor, _)| minor).to_owned(),
         };
         let r = &metrics.registry;
         gauges(r, "etcd_server_id", &["server_id"]).with_label_values(&[local]).set(1);
@@ -99,12 +102,25 @@ impl DriverMetrics {
         let mut families = self.registry.gather();
         families.extend(core_families(core));
         families.extend(alarm_family(core));
-        families.extend(process_families());
+        families.extend(self.cluster_version(core));
+        families.extend(crate::process::families());
         let mut page = Vec::new();
         TextEncoder::new()
             .encode(&families, &mut page)
             .expect("every family has samples of its own type");
         page
+    }
+
+    /// The lowest minor of all members, which is this one's, once there is a leader to say so.
+    fn cluster_version(&self, core: &CoreMetrics) -> Vec<MetricFamily> {
+        let name = "etcd_cluster_version";
+        let gauges = IntGaugeVec::new(Opts::new(name, help(name)), &["cluster_version"]);
+        let gauges = gauges.expect("a valid gauge name");
+        if core.has_leader.load() == 0 {
+            return Vec::new();
+        }
+        gauges.with_label_values(&[&self.minor]).set(1);
+        gauges.collect()
     }
 }
 
@@ -150,14 +166,14 @@ fn gauges(registry: &Registry, name: &str, labels: &[&str]) -> IntGaugeVec {
     register(registry, vec.expect("a valid gauge name"))
 }
 
-fn gauge(name: &str, value: u64) -> IntGauge {
+pub(crate) fn gauge(name: &str, value: u64) -> IntGauge {
     let gauge = IntGauge::new(name, help(name)).expect("a valid gauge name");
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     gauge
 }
 
 /// A metric's name, read as words.
-fn help(name: &str) -> String {
+pub(crate) fn help(name: &str) -> String {
     name.replace('_', " ")
 }
 
@@ -230,25 +246,6 @@ fn core_families(m: &CoreMetrics) -> Vec<MetricFamily> {
     families
 }
 
-/// What dashboards draw about the process itself; absent where /proc does not say.
-fn process_families() -> Vec<MetricFamily> {
-    let mut families = Vec::new();
-    if let Some(bytes) = resident_bytes() {
-        families.extend(gauge("process_resident_memory_bytes", bytes).collect());
-    }
-    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-        families.extend(gauge("os_fd_used", entries.count() as u64).collect());
-    }
-    families
-}
-
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,9 +265,13 @@ mod tests {
             r#"etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 1"#,
             r#"etcd_server_id{server_id="8e9e05c52164694d"} 1"#,
             "etcd_server_quota_backend_bytes 2147483648",
+            "# TYPE process_cpu_seconds_total counter",
+            "# TYPE process_start_time_seconds gauge",
+            "# TYPE os_fd_limit gauge",
         ] {
             assert!(page.lines().any(|l| l == line), "no line {line} in\n{page}");
         }
         assert!(!page.contains("_total_total"));
+        assert!(!page.contains("etcd_cluster_version"), "nobody leads");
     }
 }

@@ -46,6 +46,7 @@ async fn health_version_and_metrics_are_etcds() {
     assert_eq!(code, 200);
     for line in [
         "etcd_server_has_leader 1",
+        r#"etcd_cluster_version{cluster_version="3.6"} 1"#,
         "etcd_server_is_leader 1",
         "etcd_mvcc_put_total 5",
         "etcd_debugging_mvcc_current_revision 6",

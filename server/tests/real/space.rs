@@ -219,3 +219,55 @@ async fn auto_compaction_keeps_the_history_short() {
     .await;
     assert!(cluster.members[0].log().contains("completed auto periodic compaction"));
 }
+
+#[tokio::test]
+async fn etcdctl_is_told_what_etcd_tells_it() {
+    if !ctl::is_installed() {
+        return;
+    }
+    let cluster = Cluster::start(3, &[]);
+    let endpoints = cluster.endpoints();
+    let leader = cluster.leader().await;
+    let mut kv = cluster.members[leader].kv().await;
+    for n in 0..20 {
+        kv.put(put(format!("k{}", n % 5), n.to_string())).await.expect("put");
+    }
+    let run = |args: &[&str]| ctl::run(&endpoints, args);
+    assert_eq!(run(&["compaction", "10"]), "compacted revision 10\n");
+    assert_eq!(run(&["compaction", "15", "--physical"]), "compacted revision 15\n");
+    let compacted = "etcdserver: mvcc: required revision has been compacted";
+    let future = "etcdserver: mvcc: required revision is a future revision";
+    let not_found = "etcdserver: member not found";
+    let id = format!("{:x}", cluster.members[leader].status().await.leader);
+    // The same words as etcd 3.4.23's, to the same commands.
+    for (args, said) in [
+        (&["compaction", "10"][..], compacted),
+        (&["compaction", "99999"], future),
+        (&["get", "k1", "--rev", "5"], compacted),
+        (&["get", "k1", "--rev", "99999"], future),
+        (&["endpoint", "hashkv", "--rev", "5"], compacted),
+        (&["endpoint", "hashkv", "--rev", "99999"], future),
+        (&["member", "remove", "1234"], not_found),
+        (&["member", "promote", "1234"], not_found),
+        (&["member", "update", "1234", "--peer-urls=http://127.0.0.1:1"], not_found),
+        (&["member", "promote", &id], "etcdserver: can only promote a learner member"),
+        (&["move-leader", "1234"], "etcdserver: bad leader transferee"),
+        (&["lease", "revoke", "1234"], "etcdserver: requested lease not found"),
+        (&["put", "k", "v", "--lease=1234"], "etcdserver: requested lease not found"),
+        (&["lease", "grant", "99999999999"], "etcdserver: too large lease TTL"),
+    ] {
+        let error = ctl::try_run(&endpoints, args).expect_err("refused");
+        let last = error.lines().last().unwrap_or_default();
+        assert!(last.starts_with("Error: ") && last.contains(said), "{args:?}: {error}");
+    }
+    let defragmented = run(&["defrag"]);
+    for url in cluster.members.iter().map(Member::url) {
+        let line = format!("Finished defragmenting etcd member[{url}]");
+        assert!(defragmented.lines().any(|l| l == line), "{defragmented}");
+    }
+    assert_eq!(run(&["alarm", "list"]), "");
+    assert_eq!(run(&["alarm", "disarm"]), "");
+    let table = run(&["endpoint", "status", "-w", "table"]);
+    assert_eq!(table.matches("|   3.6.0 |").count(), 3, "{table}");
+    assert_eq!(table.matches("|      true |").count(), 1, "one leads: {table}");
+}

@@ -21,8 +21,15 @@ fn binary() -> PathBuf {
 
 impl Members {
     pub fn start(count: usize) -> Self {
-        let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let listeners: Vec<TcpListener> = (0..2 * count).map(bind).collect();
+        // Not from the ephemeral range: there a member that dials may take another's port before that
+        // one listens.
+        let start = 10_000 + std::process::id() % 20_000;
+        let free = (start..32_000).filter_map(|n| {
+            let port = u16::try_from(n).ok()?;
+            TcpListener::bind(("127.0.0.1", port)).ok()
+        });
+        let listeners: Vec<TcpListener> = free.take(2 * count).collect();
+        assert_eq!(listeners.len(), 2 * count, "no free ports");
         let url = |l: &TcpListener| format!("http://{}", l.local_addr().expect("bound"));
         let urls: Vec<String> = listeners.iter().map(url).collect();
         drop(listeners);
