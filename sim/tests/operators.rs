@@ -68,8 +68,8 @@ fn a_second_voter_is_started_though_the_answer_to_its_addition_was_lost() {
     run(config, |world| async move {
         let first = leader(&world).await;
         world.inject(AddMember { learner: false }.into());
-        // The list has come and the request is on its way: the answer comes too late.
-        world.sleep(SECOND / 4).await;
+        // A dial and the list took 400 ms, the request is on its way: the answer comes too late.
+        world.sleep(SECOND / 2).await;
         let late = LinkSlow {
             nodes: vec![Target::Member(first)],
             peers: Vec::new(),
