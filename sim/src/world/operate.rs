@@ -245,7 +245,7 @@ impl World {
                 if self.start_if_added(operation, &list.members) {
                     return LOOK;
                 }
-                match self.decide_on(operation, &list.members) {
+                match decide_on(operation, &list.members) {
                     Some(request) => self.ask(operation, Asked::Change, Some(request)),
                     None => {
                         operation.todo.pop_front();
@@ -295,35 +295,6 @@ impl World {
             )
         };
         self.operations.values().map(line).collect()
-    }
-
-    /// With the member list at hand: the request to send, or `None` when the task is done.
-    fn decide_on(&mut self, operation: &mut Operation, list: &[pb::Member]) -> Option<Request> {
-        match operation.todo.front()?.clone() {
-            Task::Add { machine, is_learner } => {
-                let peer_ur_ls = vec![peer_url(machine)];
-                Some(Request::MemberAdd(pb::MemberAddRequest { peer_ur_ls, is_learner }))
-            }
-            Task::Promote(member) => {
-                let id = member.or(operation.added).map(|id| id.0);
-                let learners = list.iter().filter(|member| member.is_learner);
-                let mut learner = learners.filter(|member| id.is_none_or(|id| member.id == id));
-                let id = learner.next()?.id;
-                Some(Request::MemberPromote(pb::MemberPromoteRequest { id }))
-            }
-            Task::Remove(id) => {
-                let is_there = list.iter().any(|member| member.id == id.0);
-                // Others went meanwhile: the last voter stays.
-                let is_last = list.iter().all(|member| member.is_learner || member.id == id.0);
-                let request = pb::MemberRemoveRequest { id: id.0 };
-                (is_there && !is_last).then_some(Request::MemberRemove(request))
-            }
-            Task::MoveLeader(to) => {
-                let target_id = to.0;
-                Some(Request::MoveLeader(pb::MoveLeaderRequest { target_id }))
-            }
-            Task::CatchUp => None,
-        }
     }
 
     /// Adding comes first: whether the member is in the list. It is started then, and that task is done.
@@ -395,6 +366,35 @@ impl World {
     pub(crate) fn voters(&self) -> Vec<MemberId> {
         let leader = self.leader().and_then(|id| self.member_status(id));
         leader.map(|status| status.voters).unwrap_or_default()
+    }
+}
+
+/// With the member list at hand: the request to send, or `None` when the task is done.
+fn decide_on(operation: &Operation, list: &[pb::Member]) -> Option<Request> {
+    match operation.todo.front()?.clone() {
+        Task::Add { machine, is_learner } => {
+            let peer_ur_ls = vec![peer_url(machine)];
+            Some(Request::MemberAdd(pb::MemberAddRequest { peer_ur_ls, is_learner }))
+        }
+        Task::Promote(member) => {
+            let id = member.or(operation.added).map(|id| id.0);
+            let learners = list.iter().filter(|member| member.is_learner);
+            let mut learner = learners.filter(|member| id.is_none_or(|id| member.id == id));
+            let id = learner.next()?.id;
+            Some(Request::MemberPromote(pb::MemberPromoteRequest { id }))
+        }
+        Task::Remove(id) => {
+            let is_there = list.iter().any(|member| member.id == id.0);
+            // Others went meanwhile: the last voter stays.
+            let is_last = list.iter().all(|member| member.is_learner || member.id == id.0);
+            let request = pb::MemberRemoveRequest { id: id.0 };
+            (is_there && !is_last).then_some(Request::MemberRemove(request))
+        }
+        Task::MoveLeader(to) => {
+            let target_id = to.0;
+            Some(Request::MoveLeader(pb::MoveLeaderRequest { target_id }))
+        }
+        Task::CatchUp => None,
     }
 }
 
