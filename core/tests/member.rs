@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::{etcdserverpb as pb, peer};
-use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Profile};
+use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Profile, Role};
 use support::{Cluster, put};
 
 /// A cluster whose log is soon too short for whoever was away.
@@ -61,6 +61,24 @@ fn a_single_member_acknowledges_only_after_its_sync() {
     c.nodes.get_mut(&leader).unwrap().log_stalled = false;
     c.ms(100);
     assert!(c.reply(leader, id).is_some());
+}
+
+/// The swarm's seed 7130: the vote's write failed, and the next life led the same term again, with another
+/// entry of the same index and term.
+#[test]
+fn a_single_member_leads_only_once_its_vote_is_durable() {
+    for profile in [Profile::Coupled, Profile::Decoupled] {
+        let mut c = Cluster::new(1, profile, 1);
+        let id = MemberId(1);
+        c.nodes.get_mut(&id).unwrap().log_stalled = true;
+        c.ms(10_000);
+        let status = c.member(id).status();
+        assert_eq!((status.role, status.term, status.last_index), (Role::Candidate, 1, 0));
+        c.nodes.get_mut(&id).unwrap().log_stalled = false;
+        c.poll(id);
+        assert_eq!((c.leader(), c.member(id).status().term), (Some(id), 1), "{profile:?}");
+        assert_eq!(c.put(id, "k", "v"), 2);
+    }
 }
 
 #[test]
