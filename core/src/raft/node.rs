@@ -553,6 +553,16 @@ impl RaftNode {
         self.raw.raft.raft_log.committed
     }
 
+    /// The commit index as far as the entries in the store are the committed ones. Behind an append or a
+    /// snapshot that no `Ready` has brought out yet the store still holds what it replaces.
+    pub fn visible_commit(&self) -> u64 {
+        let log = &self.raw.raft.raft_log;
+        if self.has_snapshot() {
+            return log.applied;
+        }
+        log.committed.min(log.unstable.offset - 1)
+    }
+
     pub fn last_index(&self) -> u64 {
         self.raw.raft.raft_log.last_index()
     }
