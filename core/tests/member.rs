@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::{etcdserverpb as pb, peer};
-use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Profile, Role};
+use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Outputs, Profile, Role};
 use support::{Cluster, put};
 
 /// A cluster whose log is soon too short for whoever was away.
@@ -358,6 +358,47 @@ fn a_lease_expires_once_and_takes_its_keys() {
     let Ok(Response::LeaseTimeToLive(r)) = c.call(follower, ttl) else { panic!() };
     assert_eq!((r.ttl, r.granted_ttl), (-1, 0));
     c.assert_converged();
+}
+
+/// The swarm's seed 6243: an answer that came after a restart was taken for that to another question.
+#[test]
+fn an_answer_to_an_earlier_life_renews_no_lease_of_this_one() {
+    let mut c = three();
+    let leader = c.elect();
+    for (id, ttl) in [(8, 2), (9, 3)] {
+        let grant = Request::LeaseGrant(pb::LeaseGrantRequest { ttl, id });
+        assert!(c.call(leader, grant).is_ok());
+    }
+    let follower = c.followers()[0];
+    // Asks for a renewal; the question goes no further than this.
+    let mut ask = |c: &mut Cluster, id: i64| {
+        let alive = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id });
+        let request = c.submit(follower, alive);
+        let mut out = Outputs::default();
+        let now = c.now;
+        let member = c.nodes.get_mut(&follower).unwrap().member.as_mut().unwrap();
+        member.poll(now, &mut out);
+        let asked = out.messages.into_iter().find_map(|(_, frame)| match frame.body {
+            Some(peer::frame::Body::LeaseForward(asked)) => Some(asked.request_id),
+            _ => None,
+        });
+        (request, asked.expect("a follower asks the leader"))
+    };
+    let (_, earlier) = ask(&mut c, 8);
+    c.kill(follower);
+    c.start(follower);
+    c.ms(500);
+    let (request, now) = ask(&mut c, 9);
+    for (request_id, lease_id, ttl) in [(earlier, 8, 2), (now, 9, 3)] {
+        assert!(c.reply(follower, request).is_none());
+        let answer =
+            peer::LeaseReply { request_id, lease_id, found: true, ttl, ..Default::default() };
+        let frame = peer::Frame { body: Some(peer::frame::Body::LeaseReply(answer)) };
+        c.input(follower, Input::Peer { from: leader, frame });
+        c.poll(follower);
+    }
+    let Some(Ok(Response::LeaseKeepAlive(r))) = c.reply(follower, request) else { panic!() };
+    assert_eq!((r.id, r.ttl), (9, 3));
 }
 
 /// prost gives up at 100 levels; a txn that deep would be in the log of every member for good.
