@@ -14,3 +14,11 @@ fn repro(name: &str) -> String {
 fn repeated_reads_make_no_storm() {
     passing_runs(&repro("read-storm"), "decoupled", 4862..4863);
 }
+
+/// A write that met the end of the space ended in the middle of a sector, which no file system does: the log was
+/// damaged for ever.
+#[test]
+fn a_log_that_met_the_end_of_the_space_opens_again() {
+    passing_runs(&repro("full-log-disk"), "coupled", 7..8);
+    passing_runs(&repro("full-log-disk"), "coupled", 12..13);
+}

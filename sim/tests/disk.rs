@@ -318,6 +318,23 @@ fn a_sync_that_fails_clean_loses_its_writes_with_the_process_and_no_later_sync_s
     assert_eq!((&after[..4096], &after[4096..4608]), (&[1; 4096][..], &[3; 512][..]));
 }
 
+/// Blocks are what a file system gives out: a record that begins in the middle of one must not end so.
+#[test]
+fn a_write_that_meets_the_end_of_the_space_ends_at_a_sector_of_the_file() {
+    let mut ends = BTreeSet::new();
+    for seed in 0..100 {
+        let disk = disk(seed);
+        let at = with_file(&disk);
+        let scope = Scope { ops: vec![DiskOp::Write], ..Scope::default() };
+        disk.add_rule(scope, Trouble::NoSpace);
+        assert!(disk.perform(at, at, &write(100, &[1; 3 * SECTOR])).is_err());
+        let len = content(&disk).expect("synced name").len();
+        assert!(len % SECTOR == 0 && len <= 3 * SECTOR, "{len}");
+        ends.insert(len / SECTOR);
+    }
+    assert_eq!(ends, BTreeSet::from([0, 1, 2, 3]));
+}
+
 #[test]
 fn a_disk_that_lies_shows_it_at_a_power_loss_and_not_before() {
     for seed in 0..20 {

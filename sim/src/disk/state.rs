@@ -247,12 +247,15 @@ impl State {
         Ok(stamp)
     }
 
-    /// The first sectors of a write that meets the end of the space, often none.
+    /// What a write that meets the end of the space gets into the sectors that the file has, often nothing.
+    /// Space is given out in whole sectors of the file, so that is where it ends.
     fn write_what_fits(&mut self, stamp: u64, inode: Inode, offset: u64, data: &[u8]) {
-        let sectors = (data.len() / SECTOR) as u64;
+        let sector = SECTOR as u64;
+        let sectors = (offset + data.len() as u64) / sector - offset / sector;
         let fits = uniform(&mut self.trouble_rng, 0, sectors * 2).saturating_sub(sectors);
         if fits > 0 {
-            self.file_mut(inode).write(stamp, stamp, offset, &data[..fits as usize * SECTOR]);
+            let end = (offset / sector + fits) * sector;
+            self.file_mut(inode).write(stamp, stamp, offset, &data[..(end - offset) as usize]);
         }
     }
 
