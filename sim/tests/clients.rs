@@ -6,7 +6,7 @@ use detkv_core::MemberId;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::check::{Case, Checker as _, Watch};
-use detkv_sim::client::{Clients, PutLoad, Readout, WatchProgress, Watcher};
+use detkv_sim::client::{Clients, Maintainer, PutLoad, Readout, WatchProgress, Watcher};
 use detkv_sim::fault::{Fault, Kill, Pause, Restart, Target};
 use detkv_sim::history::{Call, History, Outcome};
 use detkv_sim::{Handle, Sim, SimConfig};
@@ -115,4 +115,20 @@ fn an_open_loop_keeps_its_pace_while_a_member_is_stuck() {
     });
     // 200 a second, answered or not.
     assert!((590..=610).contains(&history.operations().len()), "{}", history.operations().len());
+}
+
+#[test]
+fn a_maintainer_has_one_call_open_when_the_load_ends() {
+    run(|clients| async move {
+        let handle = clients.handle().clone();
+        for member in handle.members() {
+            let node = Target::Member(member);
+            handle.inject(Fault::Pause(Pause { node, duration: 60 * SECOND }));
+        }
+        let end = handle.now() + 2 * SECOND;
+        Maintainer { every: SECOND, timeout: 5 * SECOND, ..Maintainer::default() }
+            .start(&clients, end);
+        handle.sleep(7 * SECOND).await;
+        assert!(clients.are_done());
+    });
 }
