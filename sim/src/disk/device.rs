@@ -125,6 +125,11 @@ impl Device {
         }
     }
 
+    /// The medium is good from now on. Syncs that were issued keep the time they were given.
+    pub fn end_episodes(&mut self) {
+        self.periods = None;
+    }
+
     /// The queue is gone; an episode of the medium goes on.
     pub fn power_loss(&mut self, now: u64) {
         self.free_at.fill(now);
@@ -206,6 +211,27 @@ mod tests {
         let mut sync = |at| device.sync(at, Some(0), &model, &mut draws);
         assert_eq!(sync(1_950), 2_050, "already under way when the stall begins");
         assert_eq!(sync(2_500), 9_100);
+    }
+
+    #[test]
+    fn a_device_whose_episodes_are_over_is_as_good_as_one_without() {
+        let episodes = |bad_ms| Episodes {
+            good: Duration::from_millis(1),
+            bad: Duration::from_millis(bad_ms),
+            stall: false,
+            slower: 7,
+        };
+        let model = DiskModel { episodes: Some(episodes(1_000_000)), ..DiskModel::default() };
+        let (mut bad, mut good) =
+            (Device::new(7, 1, &model), Device::new(7, 1, &DiskModel::default()));
+        let (mut a, mut b) = (Draws::new(7, 1, "disk", false), Draws::new(7, 1, "disk", false));
+        let at = 1_000_000_000;
+        let took = |device: &mut Device, draws: &mut Draws, at| {
+            device.sync(at, Some(0), &model, draws) - at
+        };
+        assert_eq!(took(&mut bad, &mut a, at), 7 * took(&mut good, &mut b, at));
+        bad.end_episodes();
+        assert_eq!(took(&mut bad, &mut a, 2 * at), took(&mut good, &mut b, 2 * at));
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl SimDisk {
         self.state.lock().device.heal(now);
     }
 
+    /// The device has no bad periods any more.
+    pub fn end_episodes(&self) {
+        self.state.lock().device.end_episodes();
+    }
+
     /// From now on operations in `scope` meet `trouble`.
     pub fn add_rule(&self, scope: Scope, trouble: Trouble) -> RuleId {
         self.state.lock().rules.add(scope, trouble)

@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// Ends every fault and starts every node that is down. From here on a supervisor starts what ends later for
+    /// Ends every fault, and the bad periods of every disk, and starts every node that is down. From here on a supervisor starts what ends later for
     /// a reason of before: a planned stop that was under way, a disk error that comes to light.
     pub fn heal_all(&mut self) {
         self.is_healed = true;
@@ -283,6 +283,7 @@ impl World {
             self.record(Event::Fact(Fact::FaultEnded { fault: number }));
         }
         for node in 0..self.nodes.len() as u32 {
+            self.node(node).disk.end_episodes();
             self.resume(node);
             self.start(node);
         }

@@ -291,6 +291,9 @@ impl World {
         let number = self.nodes.len() as u64 + 1;
         let cluster = self.nodes[0].config.cluster_id;
         let mut node = Node::new(&self.config, number, id, cluster, &boot);
+        if self.is_healed {
+            node.disk.end_episodes();
+        }
         node.config.join = true;
         node.config.name = format!("m{number}");
         node.machine = machine;
