@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::{etcdserverpb as pb, peer};
-use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Profile};
+use detkv_core::{ApiError, Files as _, Halt, Input, MemberId, Outputs, Profile, Role};
 use support::{Cluster, put};
 
 /// A cluster whose log is soon too short for whoever was away.
@@ -61,6 +61,67 @@ fn a_single_member_acknowledges_only_after_its_sync() {
     c.nodes.get_mut(&leader).unwrap().log_stalled = false;
     c.ms(100);
     assert!(c.reply(leader, id).is_some());
+}
+
+/// The swarm's seed 7130: the vote's write failed, and the next life led the same term again, with another
+/// entry of the same index and term.
+#[test]
+fn a_single_member_leads_only_once_its_vote_is_durable() {
+    for profile in [Profile::Coupled, Profile::Decoupled] {
+        let mut c = Cluster::new(1, profile, 1);
+        let id = MemberId(1);
+        c.nodes.get_mut(&id).unwrap().log_stalled = true;
+        c.ms(10_000);
+        let status = c.member(id).status();
+        assert_eq!((status.role, status.term, status.last_index), (Role::Candidate, 1, 0));
+        c.nodes.get_mut(&id).unwrap().log_stalled = false;
+        c.poll(id);
+        assert_eq!((c.leader(), c.member(id).status().term), (Some(id), 1), "{profile:?}");
+        assert_eq!(c.put(id, "k", "v"), 2);
+    }
+}
+
+/// The swarm's seed 3953: a coupled member that waits for its disk had accepted an append, and said that what
+/// its log still held there was committed.
+#[test]
+fn an_entry_about_to_be_replaced_is_not_shown_as_committed() {
+    let mut c = Cluster::new(3, Profile::Coupled, 7);
+    let old = c.elect();
+    c.put(old, "a", "1");
+    c.ms(500);
+    let new = c.followers()[0];
+    c.isolated.insert(old);
+    c.send(old, put("a", "lost"));
+    let (term, last) = (c.member(old).status().term, c.member(old).status().last_index);
+    c.nodes.get_mut(&old).unwrap().log_stalled = true;
+    let told = |c: &mut Cluster, m: peer::RaftMessage| {
+        let m = peer::RaftMessage { from: new.0, to: old.0, term: term + 1, ..m };
+        let frame = peer::Frame { body: Some(peer::frame::Body::Raft(m)) };
+        c.input(old, Input::Peer { from: new, frame });
+        c.poll(old);
+        let member = c.nodes.get_mut(&old).unwrap().member.as_mut().unwrap();
+        let facts = member.take_raft_facts();
+        assert_eq!((facts.term, facts.last_index), (term + 1, last));
+        (facts.commit_index, member.log_term(last))
+    };
+    const MSG_APPEND: u32 = 3;
+    const MSG_HEARTBEAT: u32 = 8;
+    // The new term is being written; the append is accepted and waits behind it.
+    let heartbeat = peer::RaftMessage { msg_type: MSG_HEARTBEAT, ..Default::default() };
+    assert_eq!(told(&mut c, heartbeat.clone()), (last - 1, Some(term)));
+    let entry = peer::Entry { term: term + 1, index: last, ..Default::default() };
+    let append = peer::RaftMessage {
+        msg_type: MSG_APPEND,
+        log_term: term,
+        index: last - 1,
+        entries: vec![entry],
+        commit: last,
+        ..Default::default()
+    };
+    assert_eq!(told(&mut c, append), (last - 1, Some(term)));
+    c.nodes.get_mut(&old).unwrap().log_stalled = false;
+    c.poll(old);
+    assert_eq!(told(&mut c, heartbeat), (last, Some(term + 1)));
 }
 
 #[test]
@@ -297,6 +358,47 @@ fn a_lease_expires_once_and_takes_its_keys() {
     let Ok(Response::LeaseTimeToLive(r)) = c.call(follower, ttl) else { panic!() };
     assert_eq!((r.ttl, r.granted_ttl), (-1, 0));
     c.assert_converged();
+}
+
+/// The swarm's seed 6243: an answer that came after a restart was taken for that to another question.
+#[test]
+fn an_answer_to_an_earlier_life_renews_no_lease_of_this_one() {
+    let mut c = three();
+    let leader = c.elect();
+    for (id, ttl) in [(8, 2), (9, 3)] {
+        let grant = Request::LeaseGrant(pb::LeaseGrantRequest { ttl, id });
+        assert!(c.call(leader, grant).is_ok());
+    }
+    let follower = c.followers()[0];
+    // Asks for a renewal; the question goes no further than this.
+    let mut ask = |c: &mut Cluster, id: i64| {
+        let alive = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id });
+        let request = c.submit(follower, alive);
+        let mut out = Outputs::default();
+        let now = c.now;
+        let member = c.nodes.get_mut(&follower).unwrap().member.as_mut().unwrap();
+        member.poll(now, &mut out);
+        let asked = out.messages.into_iter().find_map(|(_, frame)| match frame.body {
+            Some(peer::frame::Body::LeaseForward(asked)) => Some(asked.request_id),
+            _ => None,
+        });
+        (request, asked.expect("a follower asks the leader"))
+    };
+    let (_, earlier) = ask(&mut c, 8);
+    c.kill(follower);
+    c.start(follower);
+    c.ms(500);
+    let (request, now) = ask(&mut c, 9);
+    for (request_id, lease_id, ttl) in [(earlier, 8, 2), (now, 9, 3)] {
+        assert!(c.reply(follower, request).is_none());
+        let answer =
+            peer::LeaseReply { request_id, lease_id, found: true, ttl, ..Default::default() };
+        let frame = peer::Frame { body: Some(peer::frame::Body::LeaseReply(answer)) };
+        c.input(follower, Input::Peer { from: leader, frame });
+        c.poll(follower);
+    }
+    let Some(Ok(Response::LeaseKeepAlive(r))) = c.reply(follower, request) else { panic!() };
+    assert_eq!((r.id, r.ttl), (9, 3));
 }
 
 /// prost gives up at 100 levels; a txn that deep would be in the log of every member for good.

@@ -6,7 +6,9 @@ use detkv_core::MemberId;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::check::{Case, Checker as _, Membership, Watch};
-use detkv_sim::client::{Clients, MemberChanges, PutLoad, Readout, WatchProgress, Watcher};
+use detkv_sim::client::{
+    Clients, Maintainer, MemberChanges, PutLoad, Readout, WatchProgress, Watcher,
+};
 use detkv_sim::fault::{Fault, Kill, Pause, Restart, Target};
 use detkv_sim::history::{Call, Fact, History, Outcome};
 use detkv_sim::{Handle, Sim, SimConfig};
@@ -143,4 +145,20 @@ fn an_operator_changes_the_members_and_every_call_of_it_is_in_the_history() {
     assert!(voters.clone().all(|voters| (3..=7).contains(&voters)));
     assert!(voters.max() > Some(3));
     assert_eq!(Membership.check(&Case::new(&history)), Ok(()));
+}
+
+#[test]
+fn a_maintainer_has_one_call_open_when_the_load_ends() {
+    run(|clients| async move {
+        let handle = clients.handle().clone();
+        for member in handle.members() {
+            let node = Target::Member(member);
+            handle.inject(Fault::Pause(Pause { node, duration: 60 * SECOND }));
+        }
+        let end = handle.now() + 2 * SECOND;
+        Maintainer { every: SECOND, timeout: 5 * SECOND, ..Maintainer::default() }
+            .start(&clients, end);
+        handle.sleep(7 * SECOND).await;
+        assert!(clients.are_done());
+    });
 }

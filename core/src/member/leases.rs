@@ -53,7 +53,7 @@ struct Asked {
 
 #[derive(Default, Debug)]
 pub struct LeaseDesk {
-    next_id: u64,
+    /// By an id that no other life of this member used: an answer to an earlier life is for nobody.
     asked: BTreeMap<u64, Asked>,
     /// Renewals of leases whose revoke is under way: answered when it is applied.
     expiring: BTreeMap<i64, Vec<LeaseAsk>>,
@@ -97,10 +97,10 @@ impl Member {
         if self.leases.asked.len() >= limits::PENDING_REQUESTS_MAX {
             return self.reply(client, Err(ApiError::TooManyRequests));
         }
-        self.leases.next_id += 1;
+        let id = self.pending.next_id(&mut self.rng);
         let header = self.header();
         let asked = Asked { client, ask, header, started: self.now, sent_to: None };
-        self.leases.asked.insert(self.leases.next_id, asked);
+        self.leases.asked.insert(id, asked);
         self.send_lease_asks();
     }
 

@@ -50,7 +50,7 @@ pub struct RaftFacts {
     pub term: u64,
     /// Whom it voted for in its term.
     pub vote: Option<MemberId>,
-    /// Known committed, and in the log here.
+    /// Known committed, and in the log here: what Raft accepted and nothing has written is not.
     pub commit_index: u64,
     /// Last index of the log in memory.
     pub last_index: u64,
@@ -184,7 +184,7 @@ impl Member {
             role: self.node.role(),
             term: self.node.term(),
             vote: (vote != 0).then_some(MemberId(vote)),
-            commit_index: self.node.commit_index().min(last_index),
+            commit_index: self.node.visible_commit(),
             last_index,
             offset: self.node.store().first() - 1,
             changed_from,

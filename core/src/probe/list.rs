@@ -15,7 +15,7 @@ pub const SITES: &[Named] = &[
         "the log behind a snapshot goes at once: slow followers need a transfer",
     ),
     ("snapshot.one-chunk", "one chunk under way at a time, of one row"),
-    ("reads.retry-now", "a ReadIndex round is sent once more"),
+    ("reads.retry-now", "a ReadIndex round is sent once more, at once"),
     ("requests.refuse-forward", "a leader says that it is none to a forwarded request"),
     ("requests.too-many", "a proposal is refused as if the member were overloaded"),
     ("mvcc.commit-now", "a backend batch is written at once and made durable"),

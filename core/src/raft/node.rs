@@ -11,6 +11,7 @@
 //!
 //! Group commit: at most one sync in flight; the next batch gathers meanwhile (rules 15).
 
+mod alone;
 mod change;
 
 use std::collections::VecDeque;
@@ -199,7 +200,11 @@ impl RaftNode {
         if buggify!("raft.tick-missed") {
             return;
         }
-        self.raw.tick();
+        if campaigns && self.is_only_voter() {
+            self.campaign_alone();
+        } else {
+            self.raw.tick();
+        }
         self.draw_timeout();
     }
 
@@ -317,6 +322,7 @@ impl RaftNode {
             if self.in_flight.is_none() && !self.batch.must_sync && self.installing.is_none() {
                 self.persisted(self.last_ready);
             }
+            self.maybe_lead_alone();
             self.release_held(out);
             if self.is_loop_blocked() || self.installing.is_some() || !self.raw.has_ready() {
                 break;
@@ -341,13 +347,8 @@ impl RaftNode {
             self.batch.hard_state = Some(hs.clone());
         }
         out.read_states.append(&mut ready.take_read_states());
-        let messages = ready.take_messages();
-        if self.vote_ready <= self.durable_ready {
-            messages.into_iter().for_each(|m| send(m, out));
-        } else if !messages.is_empty() {
-            // The only voter leads before its vote is durable: nobody may hear of a term that a crash
-            // takes back, else learners could hold two entries of one index and term.
-            self.held.push_back((ready.number(), messages));
+        for m in ready.take_messages() {
+            send(m, out);
         }
         let waiting = ready.take_persisted_messages();
         if !waiting.is_empty() {
@@ -550,6 +551,16 @@ impl RaftNode {
 
     pub fn commit_index(&self) -> u64 {
         self.raw.raft.raft_log.committed
+    }
+
+    /// The commit index as far as the entries in the store are the committed ones. Behind an append or a
+    /// snapshot that no `Ready` has brought out yet the store still holds what it replaces.
+    pub fn visible_commit(&self) -> u64 {
+        let log = &self.raw.raft.raft_log;
+        if self.has_snapshot() {
+            return log.applied;
+        }
+        log.committed.min(log.unstable.offset - 1)
     }
 
     pub fn last_index(&self) -> u64 {

@@ -54,8 +54,10 @@ impl<W> ReadRounds<W> {
     /// Starts a round, or repeats the one in flight when it is `RETRY` old (or `at_once`).
     /// Returns the context to give to raft-rs.
     pub fn maybe_send(&mut self, now: Instant, at_once: bool) -> Option<Vec<u8>> {
+        // Every burst comes here, and in a large cluster an attempt makes more than one of them: once a round.
+        let again = self.attempt == 0 && self.flight.is_some() && buggify!("reads.retry-now");
         match &mut self.flight {
-            Some((sent, _)) if at_once || now >= *sent + RETRY || buggify!("reads.retry-now") => {
+            Some((sent, _)) if at_once || again || now >= *sent + RETRY => {
                 sometimes!(now >= *sent + RETRY, "reads.retried");
                 *sent = now;
                 self.attempt += 1;

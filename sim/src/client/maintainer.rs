@@ -46,19 +46,20 @@ async fn maintain(operators: Vec<Client>, options: Maintainer, end: Instant) {
             return;
         }
         first.handle().sleep_until(next).await;
-        let raised = alarms(&operators).await;
+        // When the load ends one call is open, not a round of them that may all time out.
+        let is_over = || first.handle().now() >= end;
+        let raised = alarms(&operators, is_over).await;
         if raised.iter().any(|alarm| alarm.alarm() == AlarmType::Nospace) {
-            make_room(first, &options).await;
+            make_room(first, &options, is_over).await;
         }
-        for operator in &operators {
-            if first.handle().now() >= end {
-                return;
-            }
+        for operator in operators.iter().take_while(|_| !is_over()) {
             // A failure is in the history; the next round comes by again.
             let _ = operator.call(Request::Defragment(pb::DefragmentRequest {})).await;
-            let _ = operator.call(Request::HashKv(pb::HashKvRequest::default())).await;
+            if !is_over() {
+                let _ = operator.call(Request::HashKv(pb::HashKvRequest::default())).await;
+            }
         }
-        for alarm in raised {
+        for alarm in raised.iter().take_while(|_| !is_over()) {
             let disarm = pb::AlarmRequest {
                 action: AlarmAction::Deactivate.into(),
                 member_id: alarm.member_id,
@@ -70,9 +71,9 @@ async fn maintain(operators: Vec<Client>, options: Maintainer, end: Instant) {
 }
 
 /// The active alarms, from the first operator whose member answers.
-async fn alarms(operators: &[Client]) -> Vec<pb::AlarmMember> {
+async fn alarms(operators: &[Client], is_over: impl Fn() -> bool) -> Vec<pb::AlarmMember> {
     let get = pb::AlarmRequest { action: AlarmAction::Get.into(), ..Default::default() };
-    for operator in operators {
+    for operator in operators.iter().take_while(|_| !is_over()) {
         if let Ok(Reply::Alarm(response)) = operator.call(Request::Alarm(get)).await {
             return response.alarms;
         }
@@ -80,7 +81,10 @@ async fn alarms(operators: &[Client]) -> Vec<pb::AlarmMember> {
     Vec::new()
 }
 
-async fn make_room(client: &Client, options: &Maintainer) {
+async fn make_room(client: &Client, options: &Maintainer, is_over: impl Fn() -> bool) {
+    if is_over() {
+        return;
+    }
     if !options.prefix.is_empty() {
         let mut end = options.prefix.clone().into_bytes();
         if let Some(last) = end.last_mut() {
@@ -93,8 +97,13 @@ async fn make_room(client: &Client, options: &Maintainer) {
         };
         let _ = client.call(Request::DeleteRange(delete)).await;
     }
+    if is_over() {
+        return;
+    }
     let range = pb::RangeRequest { key: "maintainer".into(), ..Default::default() };
-    if let Ok(Reply::Range(rows)) = client.read(Request::Range(range), 3).await {
+    if let Ok(Reply::Range(rows)) = client.call(Request::Range(range)).await
+        && !is_over()
+    {
         let revision = rows.header.map_or(0, |header| header.revision);
         let compact = pb::CompactionRequest { revision, physical: true };
         let _ = client.call(Request::Compact(compact)).await;

@@ -82,6 +82,8 @@ impl RaftNode {
                 false
             }
             T::MsgRequestVote | T::MsgRequestPreVote | T::MsgReadIndex => !self.is_outside(),
+            // The only voter elects itself in a way of its own.
+            T::MsgTimeoutNow | T::MsgRequestPreVoteResponse => !self.is_only_voter(),
             T::MsgAppendResponse if !m.reject && self.is_leader() && self.is_outside() => {
                 self.note_progress(m);
                 false
