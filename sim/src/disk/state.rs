@@ -249,10 +249,11 @@ impl State {
 
     /// The first sectors of a write that meets the end of the space, often none.
     fn write_what_fits(&mut self, stamp: u64, inode: Inode, offset: u64, data: &[u8]) {
-        let sectors = (data.len() / SECTOR) as u64;
-        let fits = uniform(&mut self.trouble_rng, 0, sectors * 2).saturating_sub(sectors);
-        if fits > 0 {
-            self.file_mut(inode).write(stamp, stamp, offset, &data[..fits as usize * SECTOR]);
+        let places = ends_of_sectors(offset, data.len());
+        let most = places.len() as u64;
+        let fits = uniform(&mut self.trouble_rng, 0, most * 2).saturating_sub(most);
+        if let Some(len) = fits.checked_sub(1).map(|last| places[last as usize]) {
+            self.file_mut(inode).write(stamp, stamp, offset, &data[..len]);
         }
     }
 
@@ -466,5 +467,24 @@ impl State {
             }
         }
         self.nodes.retain(|inode, _| seen.contains(inode));
+    }
+}
+
+/// Where a write of `len` bytes at `offset` reaches the end of a sector of the file, in bytes of the write. Room is given
+/// out in blocks of the file: a write that finds no more of it has filled those it began in.
+fn ends_of_sectors(offset: u64, len: usize) -> Vec<usize> {
+    let first = SECTOR - (offset % SECTOR as u64) as usize;
+    (first..=len).step_by(SECTOR).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_can_be_cut_where_a_sector_of_its_file_ends_and_nowhere_else() {
+        assert_eq!(ends_of_sectors(0, 1024), [512, 1024]);
+        assert_eq!(ends_of_sectors(8520, 700), [184, 696], "8704 and 9216 in the file");
+        assert_eq!(ends_of_sectors(8520, 183), [0; 0], "inside of one sector: all or nothing");
     }
 }
