@@ -9,6 +9,8 @@
 //! | [`run`] | the record of a simulated run and its JSON summary |
 //! | [`page`] | the page of one or several runs |
 //! | [`bench`] | the record of a bench of real processes, and its page |
+//! | [`incidents`] | leader changes per hour on disks of real clusters: the record and its page |
+//! | [`swarm`] | many runs, each with options of its own: the record and its page |
 //! | [`table`] | scenarios over many seeds: the record and its page |
 //! | `timeline` | a run's picture: faults, roles, latency over virtual time |
 //! | `thin` | thins 100,000 puts out to what a page can show, outliers kept |
@@ -16,9 +18,11 @@
 
 pub mod bench;
 mod html;
+pub mod incidents;
 pub mod page;
 pub mod run;
 mod scale;
+pub mod swarm;
 pub mod table;
 mod thin;
 mod timeline;

@@ -144,7 +144,10 @@ pub fn child_main(job: &str) -> anyhow::Result<()> {
     if is_shaken {
         earlier_run(&scenario, &job, leak);
     }
-    let costs = scenario.show.iter().any(|name| name.starts_with("wal_fsyncs"));
+    let costs = scenario
+        .show
+        .iter()
+        .any(|name| name.starts_with("wal_fsyncs") || name.starts_with("leader_syncs"));
     let trace = TraceOptions {
         full: job.full.clone(),
         decisions: job.trace_file.is_some(),

@@ -84,7 +84,10 @@ pub enum Command {
         hours: u64,
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         jobs: Option<u32>,
-        /// Write the rows as an array
+        /// Where the page goes
+        #[arg(long, value_name = "FILE.html", default_value = "out/incidents.html")]
+        report: PathBuf,
+        /// Write the report as JSON
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
@@ -120,6 +123,9 @@ pub enum Command {
         /// Only the K-th of M parts of the seeds, from 1
         #[arg(long, value_name = "K/M", value_parser = shard)]
         shard: Option<(u64, u64)>,
+        /// Where the page goes
+        #[arg(long, value_name = "FILE.html", default_value = "out/swarm.html")]
+        report: PathBuf,
         /// Write the totals
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,

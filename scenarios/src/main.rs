@@ -117,8 +117,8 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             run_table(&scenarios, seeds, parallel(jobs), &report, json.as_deref())
         }
         Command::Baseline { update, dir, jobs } => Ok(run_baseline(&dir, update, parallel(jobs))?),
-        Command::Incidents { hours, jobs, json } => {
-            Ok(run_incidents(hours, parallel(jobs), json.as_deref())?)
+        Command::Incidents { hours, jobs, report, json } => {
+            Ok(run_incidents(hours, parallel(jobs), &report, json.as_deref())?)
         }
         Command::Figures => {
             let figures = figures::FIGURES.iter();
@@ -133,12 +133,12 @@ fn dispatch(command: Command) -> Result<End, Failure> {
             };
             Ok(run_sweep(&source, &seeds, profile, jobs, json.as_deref())?)
         }
-        Command::Swarm { seeds, jobs, shard, json, require_marks } => {
+        Command::Swarm { seeds, jobs, shard, report, json, require_marks } => {
             let seeds = match shard {
                 Some((part, of)) => sweep::shard(seeds, part, of),
                 None => seeds.collect(),
             };
-            Ok(run_swarm(&seeds, jobs, json.as_deref(), require_marks)?)
+            Ok(run_swarm(&seeds, jobs, &report, json.as_deref(), require_marks)?)
         }
         Command::CheckDeterminism { scenario, set, seeds, profile, jobs, other_binary } => {
             let other = other_build(other_binary).map_err(Failure::Usage)?;
@@ -360,16 +360,24 @@ fn run_baseline(folder: &Path, update: bool, parallel: usize) -> anyhow::Result<
     Ok(End::Pass)
 }
 
-fn run_incidents(hours: u64, parallel: usize, json: Option<&Path>) -> anyhow::Result<End> {
+fn run_incidents(
+    hours: u64,
+    parallel: usize,
+    page: &Path,
+    json: Option<&Path>,
+) -> anyhow::Result<End> {
     println!("{hours} virtual hours each, {parallel} processes at a time");
-    let rows = incidents::run(&this_binary()?, hours, parallel, job)?;
-    incidents::table(&rows).iter().for_each(|line| println!("{line}"));
+    let again = format!("cargo run --release --bin detkv-sim -- incidents --hours {hours}");
+    let report = incidents::run(&this_binary()?, hours, parallel, job, again)?;
+    incidents::table(&report).iter().for_each(|line| println!("{line}"));
+    write_file(page, detkv_reports::incidents::incidents_page(&report).as_bytes())?;
+    println!("page {}", page.display());
     if let Some(path) = json {
-        write_json(path, &rows)?;
+        write_json(path, &report)?;
         println!("figures {}", path.display());
     }
-    println!("again: cargo run --release --bin detkv-sim -- incidents --hours {hours}");
-    Ok(if rows.iter().all(|row| row.failures.is_empty()) { End::Pass } else { End::Fail })
+    println!("again: {}", report.reproduce);
+    Ok(if report.rows.iter().all(|row| row.failures.is_empty()) { End::Pass } else { End::Fail })
 }
 
 /// Processes at a time.
@@ -446,6 +454,7 @@ fn run_sweep(
 fn run_swarm(
     seeds: &[u64],
     jobs: Option<u32>,
+    page: &Path,
     json: Option<&Path>,
     require_marks: bool,
 ) -> anyhow::Result<End> {
@@ -457,6 +466,11 @@ fn run_swarm(
     );
     let totals = swarm::swarm(&this_binary()?, seeds, parallel(jobs))?;
     totals.lines().iter().for_each(|line| println!("{line}"));
+    let again =
+        format!("cargo run --release --bin detkv-sim -- swarm --seeds {first}..{}", last + 1);
+    let report = totals.report(again.clone());
+    write_file(page, detkv_reports::swarm::swarm_page(&report).as_bytes())?;
+    println!("page {}", page.display());
     if let Some(path) = json {
         write_json(path, &totals)?;
         println!("figures {}", path.display());
@@ -467,7 +481,7 @@ fn run_swarm(
     }
     let verdict = if totals.failed == 0 { "PASS" } else { "FAIL" };
     println!("{verdict} {} of {} runs failed", totals.failed, totals.runs);
-    println!("again: cargo run --release --bin detkv-sim -- swarm --seeds {first}..{}", last + 1);
+    println!("again: {again}");
     Ok(if totals.failed == 0 && unmarked == 0 { End::Pass } else { End::Fail })
 }
 

@@ -219,6 +219,7 @@ impl RaftNode {
         }
         let unsynced = self.raw.raft.raft_log.persisted < self.raw.raft.raft_log.last_index();
         if m.get_msg_type() == MessageType::MsgTimeoutNow && unsynced {
+            sometimes!("raft.transfer-refused-unsynced");
             return; // as in maybe_tick; the transfer times out on the other side
         }
         if m.get_msg_type() == MessageType::MsgReadIndex && !self.is_leader() {

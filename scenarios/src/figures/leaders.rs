@@ -24,6 +24,8 @@ pub struct Leaders {
     warm_term: u64,
     /// From the end of the faults until the members agree for good; `None` if they never do.
     converge_ms: Option<u64>,
+    /// The longest that a member took itself for the leader after another one had a higher term.
+    two_leaders_ms: u64,
     /// When each leadership began.
     pub began: Vec<(Instant, MemberId, u64)>,
 }
@@ -62,6 +64,7 @@ impl Leaders {
             }
         }
         leaders.converge_ms = converge_ms(history);
+        leaders.two_leaders_ms = two_leaders_ms(history);
         leaders.changes = leaders.began.len().saturating_sub(1) as u64;
         leaders.elections = campaigned.len() as u64;
         leaders.split_votes = campaigned.difference(&led).count() as u64;
@@ -70,6 +73,12 @@ impl Leaders {
 }
 
 impl Leaders {
+    /// Who led at this time, dead or alive: the last one that began.
+    pub(super) fn at(&self, at: Instant) -> Option<MemberId> {
+        let begun = self.began.partition_point(|(began, _, _)| *began <= at);
+        begun.checked_sub(1).map(|last| self.began[last].1)
+    }
+
     pub(super) fn figures(&self, set: Set<'_>) {
         set("leader_changes", Some(self.changes));
         set("elections", Some(self.elections));
@@ -79,6 +88,7 @@ impl Leaders {
         set("planned_transfers", Some(self.planned_transfers));
         set("slow_disk_alarm", Some(self.slow_disk_alarm.into()));
         set("converge_ms", self.converge_ms);
+        set("two_leaders_ms", Some(self.two_leaders_ms));
     }
 }
 
@@ -102,4 +112,30 @@ fn converge_ms(history: &History) -> Option<u64> {
         agreed = agree.then(|| agreed.unwrap_or(*at));
     }
     agreed.map(|at| at.max(healed).since(healed).as_millis() as u64)
+}
+
+/// The longest time from a new leader's beginning until an earlier one, alive all the while, stopped taking itself for it.
+fn two_leaders_ms(history: &History) -> u64 {
+    // Who leads by its own account: in which term, and since when there has been another one.
+    let mut leading: BTreeMap<MemberId, (u64, Option<Instant>)> = BTreeMap::new();
+    let mut longest = 0;
+    let mut stops = |at: Instant, led: Option<(u64, Option<Instant>)>| {
+        if let Some((_, Some(since))) = led {
+            longest = longest.max(at.since(since).as_millis() as u64);
+        }
+    };
+    for (at, fact) in history.facts() {
+        match fact {
+            Fact::Role { member, role: CoreRole::Leader, term, .. } => {
+                let earlier = leading.values_mut().filter(|(other, _)| other < term);
+                earlier.for_each(|(_, since)| _ = since.get_or_insert(*at));
+                leading.entry(*member).or_insert((*term, None));
+            }
+            Fact::Role { member, .. } => stops(*at, leading.remove(member)),
+            // A dead one takes itself for nothing.
+            Fact::Down { member, .. } => _ = leading.remove(member),
+            _ => {}
+        }
+    }
+    longest
 }

@@ -2,12 +2,14 @@
 //!
 //! Start at [`FIGURES`], the list of all, and [`Figures::of`], which counts them. One file per subject.
 
+mod alarms;
 mod cost;
 mod leaders;
 mod puts;
 mod reads;
 mod refusals;
 mod snapshots;
+mod syncs;
 mod watches;
 
 use std::collections::BTreeMap;
@@ -41,6 +43,7 @@ figures! {
     split_votes: "terms with a campaign and without a leader",
     terms: "the highest term",
     term_growth: "terms that the warmed-up cluster went through",
+    two_leaders_ms: "longest time that a member took itself for the leader after another one had a higher term",
     planned_transfers: "leaderships handed over on purpose",
     slow_disk_alarm: "whether any member raised its slow-disk alarm (true or false)",
     converge_ms: "from the end of all faults until all members agree on a leader for good",
@@ -67,16 +70,27 @@ figures! {
     watch_lag_revisions: "the furthest any watcher fell behind the acknowledged writes",
     watch_buffered_bytes: "the most that a member held for watchers that had not taken it",
     watches_compacted: "watches that ended because what they had not read was compacted",
+    members_alarmed: "members that raised an alarm for want of space",
+    members_no_space: "members that refused something for want of space",
     puts_no_space: "puts refused for want of space",
     txns_no_space: "txns refused for want of space",
     grants_no_space: "lease grants refused for want of space",
+    gets_under_alarm: "linearizable reads that were answered while the cluster was out of space",
+    deletes_under_alarm: "deletes that succeeded while the cluster was out of space",
+    compactions_under_alarm: "compactions that succeeded while the cluster was out of space",
+    watch_events_under_alarm: "events shown to watchers while the cluster was out of space",
     deletes_ok: "deletes that succeeded",
     compactions_ok: "compactions that succeeded",
+    snapshots_sent: "transfers of a snapshot that a leader began",
     snapshots_installed: "snapshots that a follower took from a leader",
     snapshot_transfer_ms: "the longest time from the start of a snapshot's transfer to its installation",
+    serializable_in_transfer: "serializable reads that a follower answered while it was being sent a snapshot",
     snapshot_bytes: "sent to followers as snapshots",
     snapshot_bytes_per_sec: "the same over the time of all transfers",
     halts: "members that stopped by themselves: a failed disk",
+    leader_syncs: "WAL syncs of the member that led",
+    leader_syncs_over_1s: "of these, those that took a second or longer",
+    leader_syncs_over_2s: "of these, those that took two seconds or longer",
     fsyncs_per_1000_calls: "of all members, all files",
     wal_fsyncs_per_1000_calls: "of all members, the WAL alone",
     peer_messages_per_1000_calls: "between members, heartbeats included",
@@ -168,9 +182,11 @@ impl Figures {
         };
         watches::figures(history, window, is_slow, &mut set);
         refusals::figures(history, window, &mut set);
+        alarms::figures(history, &mut set);
         snapshots::figures(finished, &mut set);
         set("watch_buffered_bytes", Some(finished.watch_buffered_bytes));
         cost::figures(finished, window, &mut set);
+        syncs::figures(finished, &leaders, window, &mut set);
         Self { puts, leaders, values }
     }
 }

@@ -1,5 +1,7 @@
 //! What was refused for want of space, what went on, and which members gave up.
 
+use std::collections::BTreeSet;
+
 use detkv_core::ApiError;
 use detkv_sim_world::history::{Call, DownHow, Fact, History, Outcome};
 
@@ -21,6 +23,11 @@ pub(super) fn figures(history: &History, window: Window, set: Set<'_>) {
         });
         Some(done.count() as u64)
     };
+    let refusing: BTreeSet<_> = in_window()
+        .filter(|(id, _)| history.error(*id) == Some(&ApiError::NoSpace))
+        .map(|(_, operation)| operation.member)
+        .collect();
+    set("members_no_space", Some(refusing.len() as u64));
     set("puts_no_space", refused(&|call| matches!(call, Call::Put(_))));
     set("txns_no_space", refused(&|call| matches!(call, Call::Txn(_))));
     set("grants_no_space", refused(&|call| matches!(call, Call::LeaseGrant { .. })));

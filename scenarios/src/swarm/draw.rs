@@ -19,6 +19,7 @@ use crate::scenario::own_keys;
 
 use super::loads::{loads, member_changes};
 use super::models::{disk, net};
+use super::situations::{self, SITUATIONS};
 
 /// A drawn run.
 #[derive(Clone, PartialEq, Debug)]
@@ -41,6 +42,8 @@ pub fn draw(seed: u64) -> Drawn {
     swarm.workloads();
     swarm.faults();
     swarm.in_code();
+    swarm.quota();
+    swarm.situation();
     let text = toml::to_string(&swarm.file).expect("tables of plain values are TOML");
     Drawn { text, options: swarm.options }
 }
@@ -259,6 +262,36 @@ impl Swarm {
         let is_on = self.section("in-code faults").chance(60);
         self.option("buggify", if is_on { "on" } else { "off" });
         self.set("buggify", is_on);
+    }
+
+    /// A quota that the puts of a short run reach, and as a rule somebody who makes room.
+    fn quota(&mut self) {
+        let mut draw = self.section("quota");
+        let is_small = draw.chance(10);
+        self.option("quota", if is_small { "small" } else { "not reached" });
+        if !is_small {
+            return;
+        }
+        let bytes = draw.number(8 << 10, 512 << 10);
+        let mut text = format!("[member]\nquota_bytes = {bytes}\n");
+        if draw.chance(70) {
+            let (every, prefix) = (draw.number(500, 4_000), draw.pick(&["", "put/", "mix/"]));
+            text += &format!(
+                "[[workload]]\nkind = \"maintainer\"\nevery = \"{every}ms\"\nprefix = \"{prefix}\"\n"
+            );
+        }
+        situations::add(&mut self.file, &text);
+    }
+
+    fn situation(&mut self) {
+        let mut draw = self.section("situation");
+        // Each takes a member away for a while: two others are left.
+        if self.members < 3 || !draw.chance(40) {
+            return self.option("situation", "none");
+        }
+        let (name, make) = draw.pick(&SITUATIONS);
+        self.option("situation", name);
+        situations::add(&mut self.file, &make(&mut draw));
     }
 }
 

@@ -11,6 +11,7 @@ mod draw;
 mod loads;
 mod models;
 mod outcome;
+mod situations;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -178,7 +179,7 @@ mod tests {
         // Faults that take durable bytes name their member: the same minority in the whole run.
         for seed in 0..200 {
             let drawn = source(seed).expect("drawn scenarios parse");
-            assert!(drawn.scenario.faults.len() <= 20);
+            assert!(drawn.scenario.faults.len() <= 26);
         }
     }
 }

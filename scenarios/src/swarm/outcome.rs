@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use detkv_core::probe;
+use detkv_reports::swarm::{OptionValue, Probe, SwarmFailure, SwarmOption, SwarmReport, SwarmRun};
 use serde::Serialize;
 
 use crate::report::Probes;
@@ -34,8 +35,10 @@ pub struct Totals {
     pub puts: u64,
     /// Of the slowest run, with its seed.
     pub slowest: (u64, u64),
-    /// Option → value → runs.
-    pub options: BTreeMap<String, BTreeMap<String, u64>>,
+    /// In the order of the seeds.
+    pub each: Vec<SwarmRun>,
+    /// Option → value → (runs, failed ones).
+    pub options: BTreeMap<String, BTreeMap<String, (u64, u64)>>,
     /// Mark → (runs that passed it, times).
     pub marks: BTreeMap<String, (u64, u64)>,
     /// In-code fault → (runs in which it was active, times it fired).
@@ -85,9 +88,18 @@ impl Totals {
         self.virtual_ms += run.virtual_time.as_millis() as u64;
         self.puts += run.calls;
         self.slowest = self.slowest.max((run.wall.as_millis() as u64, run.seed));
+        let has_failed = !run.failures.is_empty();
         for (name, value) in run.options {
-            *self.options.entry(name).or_default().entry(value).or_default() += 1;
+            let (runs, failed) = self.options.entry(name).or_default().entry(value).or_default();
+            (*runs, *failed) = (*runs + 1, *failed + u64::from(has_failed));
         }
+        self.each.push(SwarmRun {
+            seed: run.seed,
+            wall_ms: run.wall.as_millis() as u64,
+            virtual_ms: run.virtual_time.as_millis() as u64,
+            puts: run.calls,
+            failed: has_failed,
+        });
         for (into, counts) in
             [(&mut self.marks, run.probes.marks), (&mut self.sites, run.probes.sites)]
         {
@@ -96,7 +108,7 @@ impl Totals {
                 (*runs, *all) = (*runs + 1, *all + times);
             }
         }
-        self.failed += u64::from(!run.failures.is_empty());
+        self.failed += u64::from(has_failed);
         for message in run.failures {
             let failure = self.failures.entry(signature(&message)).or_default();
             if failure.seeds.is_empty() {
@@ -126,12 +138,48 @@ impl Totals {
         probe::SITES.iter().map(|(name, _)| *name).filter(|name| !fired(name)).collect()
     }
 
+    /// What the page shows. `reproduce` is the command that repeats all of it.
+    pub fn report(&self, reproduce: String) -> SwarmReport {
+        let probes = |list: &[probe::Named], counts: &BTreeMap<String, (u64, u64)>| {
+            let probe = |(name, what): &probe::Named| {
+                let (runs, times) = counts.get(*name).copied().unwrap_or_default();
+                // A site that never fired is active in runs all the same.
+                let runs = if times == 0 { 0 } else { runs };
+                Probe { name: (*name).to_owned(), what: (*what).to_owned(), runs, times }
+            };
+            list.iter().map(probe).collect()
+        };
+        let options = self.options.iter().map(|(name, values)| {
+            let value = |(value, (runs, failed)): (&String, &(u64, u64))| OptionValue {
+                value: value.clone(),
+                runs: *runs,
+                failed: *failed,
+            };
+            SwarmOption { name: name.clone(), values: values.iter().map(value).collect() }
+        });
+        let failures = self.failures.iter().map(|(signature, failure)| SwarmFailure {
+            signature: signature.clone(),
+            seeds: failure.seeds.clone(),
+            message: failure.message.clone(),
+            reproduce: failure.reproduce.clone(),
+        });
+        SwarmReport {
+            wall_ms: self.wall_ms,
+            runs: self.each.clone(),
+            options: options.collect(),
+            marks: probes(probe::MARKS, &self.marks),
+            sites: probes(probe::SITES, &self.sites),
+            failures: failures.collect(),
+            reproduce,
+        }
+    }
+
     /// The summary for people.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec!["options, in runs:".to_owned()];
         for (name, values) in &self.options {
             let values: Vec<String> =
-                values.iter().map(|(value, runs)| format!("{value} {runs}")).collect();
+                values.iter().map(|(value, (runs, _))| format!("{value} {runs}")).collect();
             lines.push(format!("  {name:<16} {}", values.join(", ")));
         }
         lines.push("marks: runs, times".to_owned());
@@ -201,7 +249,7 @@ mod tests {
             });
         }
         assert_eq!((totals.runs, totals.failed), (3, 3));
-        assert_eq!(totals.options["members"]["3"], 3);
+        assert_eq!(totals.options["members"]["3"], (3, 3));
         assert_eq!(totals.failures["state: hashes differ"].seeds, [0, 1, 2]);
         assert_eq!(totals.marks_never().len(), probe::MARKS.len());
     }

@@ -49,6 +49,9 @@ pub struct Step {
     /// How often.
     #[serde(default = "once")]
     pub times: u32,
+    /// `put`, `txn`, `grant`, `get`: of each member in turn, each time.
+    #[serde(default)]
+    pub everywhere: bool,
 }
 
 fn one_kib() -> usize {
@@ -121,25 +124,31 @@ impl Runner {
         match step.action {
             Action::Fill => self.fill(step.value_bytes).await,
             Action::Put => {
-                let put = Request::Put(self.put(step.value_bytes));
                 // A refusal is what the history is to show.
-                let _ = self.client.call(put).await;
+                for client in self.asked(step) {
+                    let put = Request::Put(self.put(step.value_bytes));
+                    let _ = client.call(put).await;
+                }
             }
             Action::Txn => {
-                let put = request_op::Request::RequestPut(self.put(step.value_bytes));
-                let success = vec![pb::RequestOp { request: Some(put) }];
-                let _ = self
-                    .client
-                    .call(Request::Txn(pb::TxnRequest { success, ..Default::default() }))
-                    .await;
+                for client in self.asked(step) {
+                    let put = request_op::Request::RequestPut(self.put(step.value_bytes));
+                    let success = vec![pb::RequestOp { request: Some(put) }];
+                    let txn = pb::TxnRequest { success, ..Default::default() };
+                    let _ = client.call(Request::Txn(txn)).await;
+                }
             }
             Action::Grant => {
-                let grant = pb::LeaseGrantRequest { id: 0, ttl: 60 };
-                let _ = self.client.call(Request::LeaseGrant(grant)).await;
+                for client in self.asked(step) {
+                    let grant = pb::LeaseGrantRequest { id: 0, ttl: 60 };
+                    let _ = client.call(Request::LeaseGrant(grant)).await;
+                }
             }
             Action::Get => {
-                let get = pb::RangeRequest { key: key(PREFIX, 0), ..Default::default() };
-                let _ = self.client.call(Request::Range(get)).await;
+                for client in self.asked(step) {
+                    let get = pb::RangeRequest { key: key(PREFIX, 0), ..Default::default() };
+                    let _ = client.call(Request::Range(get)).await;
+                }
             }
             Action::Delete => {
                 let (key, range_end) = prefix_range(PREFIX);
@@ -154,6 +163,14 @@ impl Runner {
             }
             Action::Disarm => self.disarm().await,
         }
+    }
+
+    /// Whom a step is for.
+    fn asked(&self, step: &Step) -> Vec<Client> {
+        if step.everywhere {
+            return self.pinned.iter().map(|(_, client)| client.clone()).collect();
+        }
+        vec![self.client.clone()]
     }
 
     fn put(&mut self, value_bytes: usize) -> pb::PutRequest {
