@@ -161,6 +161,16 @@ fn checker_rejects_a_lease_that_outlives_its_time() {
     let mut leased = Leased::new();
     leased.wait_ms(60_000).expire();
     leased.rejects("expired late");
+    // The leader stepped down in time, and nobody led after it; or only long after the lease's time.
+    for (led_ms, is_right) in [(9_000, true), (50_000, false)] {
+        for end in [Rare::Follows { term: 2 }, Rare::Ended { acknowledged: 0 }] {
+            let mut leased = Leased::new();
+            leased.wait_ms(led_ms);
+            leased.script.history.raft_mut().rare(leased.script.now, MEMBER, end);
+            leased.wait_ms(60_000 - led_ms).time_to_live(-49, TTL);
+            if is_right { leased.accepts() } else { leased.rejects("expired late") }
+        }
+    }
     // The leader was held up.
     let mut leased = Leased::new();
     let what = "pause".to_owned();

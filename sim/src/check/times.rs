@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use detkv_core::Instant;
+use detkv_core::{Instant, MemberId};
 
 use super::Case;
 use crate::history::{Fact, History, RaftStep, Rare};
@@ -15,7 +15,8 @@ pub struct Times {
     drift_ppm: u64,
     /// (when, forward by this much, ns).
     steps: Vec<(Instant, i64)>,
-    leaderships: Vec<Instant>,
+    /// (from, until).
+    leaderships: Vec<(Instant, Instant)>,
     /// Times in which some fault was active; disjoint, ascending.
     faults: Vec<(Instant, Instant)>,
 }
@@ -30,15 +31,11 @@ impl Times {
             Fact::ClockStepped { ns, .. } => Some((*at, *ns)),
             _ => None,
         });
-        let leaderships = history.raft().steps().filter_map(|step| match step {
-            RaftStep::Rare { at, what: Rare::Leads { .. }, .. } => Some(at),
-            _ => None,
-        });
         Self {
             end,
             drift_ppm: u64::from(history.settings().drift_ppm),
             steps: steps.collect(),
-            leaderships: leaderships.collect(),
+            leaderships: leaderships(history),
             faults: fault_times(history),
         }
     }
@@ -55,8 +52,9 @@ impl Times {
             as u64
     }
 
-    pub fn last_leadership(&self, until: Instant) -> Option<Instant> {
-        self.leaderships.iter().filter(|at| **at <= until).max().copied()
+    /// The last leadership that began by `until`: when, and when it was over.
+    pub fn last_leadership(&self, until: Instant) -> Option<(Instant, Instant)> {
+        self.leaderships.iter().filter(|(from, _)| *from <= until).max().copied()
     }
 
     /// How long a leader may have been kept from its work between two times.
@@ -69,6 +67,23 @@ impl Times {
         let back: u64 = back.map(|(_, ns)| ns.unsigned_abs()).sum();
         Duration::from_nanos(faults + back + self.drifted(from, to))
     }
+}
+
+/// From when until when each member led; `FAR` when it still did at the end.
+fn leaderships(history: &History) -> Vec<(Instant, Instant)> {
+    let mut led = Vec::new();
+    let mut leads: BTreeMap<MemberId, Instant> = BTreeMap::new();
+    for step in history.raft().steps() {
+        let RaftStep::Rare { at, member, what } = step else { continue };
+        if matches!(what, Rare::Leads { .. } | Rare::Follows { .. } | Rare::Ended { .. }) {
+            led.extend(leads.remove(&member).map(|from| (from, at)));
+        }
+        if matches!(what, Rare::Leads { .. }) {
+            leads.insert(member, at);
+        }
+    }
+    led.extend(leads.into_values().map(|from| (from, Instant::FAR)));
+    led
 }
 
 /// What happens at once (a kill, a restart, a step of a clock) is felt for so long.

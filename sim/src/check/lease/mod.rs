@@ -176,7 +176,8 @@ impl Judge<'_, '_> {
         Ok(())
     }
 
-    /// A leader proposes the revoke soon after its time, or had no chance to.
+    /// A leader proposes the revoke soon after its time, or had no chance to: it leads no more, and
+    /// nobody after it.
     fn late(&self, id: i64, life: &Life, ttl: Duration) -> Verdict {
         if self.case.history.raft().is_empty() || !life.is_grant_committed {
             return Ok(());
@@ -186,12 +187,12 @@ impl Judge<'_, '_> {
         let gone = gone.map(|entry| entry.at).min();
         let until = gone.unwrap_or(end);
         let renewed = life.latest_renewal(until);
-        let Some(led) = self.times.last_leadership(until) else { return Ok(()) };
+        let Some((led, led_until)) = self.times.last_leadership(until) else { return Ok(()) };
         let from = renewed.max(led);
         // A revoke that was proposed in time and got lost is tried again: not lateness of this kind.
         let proposed =
             life.revoke_entries.iter().map(|entry| entry.at).filter(|at| *at > from).min();
-        let until = proposed.unwrap_or(until).min(until);
+        let until = proposed.unwrap_or(until).min(until).min(led_until.max(from));
         let spread = Duration::from_millis(1000 * self.leases / REVOKES_PER_SEC);
         let election = self.case.history.settings().election;
         let most = ttl + election + LATE + spread + self.times.troubled(from, until);
