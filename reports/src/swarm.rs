@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::html::{duration_ms, escape, grouped, three_digits};
 use crate::page::document;
-use charts::{Bar, bars, histogram, times};
+use charts::{Bar, NARROW, WIDE, Widths, bars, histogram, times};
 
 /// All runs of a swarm.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -86,11 +86,11 @@ pub fn swarm_page(report: &SwarmReport) -> String {
     body.push_str(&time(report));
     let (faults, options): (Vec<_>, Vec<_>) =
         report.options.iter().partition(|option| option.name == "fault");
-    body.push_str("<section class=\"card\"><h2>Options drawn</h2><p class=\"small\">runs with each value; the dark part failed</p><div class=\"charts\">");
-    options.iter().for_each(|option| body.push_str(&values(option)));
+    body.push_str("<section class=\"card\"><h2>Options drawn</h2><p class=\"small\">runs with each value; the red part failed</p><div class=\"charts\">");
+    options.iter().for_each(|option| body.push_str(&values(option, NARROW)));
     body.push_str("</div></section>");
-    body.push_str("<section class=\"card\"><h2>Faults</h2><p class=\"small\">runs in which each kind was scheduled; the dark part failed</p>");
-    faults.iter().for_each(|option| body.push_str(&values(option)));
+    body.push_str("<section class=\"card\"><h2>Faults</h2><p class=\"small\">runs in which each kind was scheduled; the red part failed</p>");
+    faults.iter().for_each(|option| body.push_str(&values(option, WIDE)));
     body.push_str("</section>");
     let about =
         "runs that took each rare path of the code, on a logarithmic axis, with how often in all";
@@ -179,7 +179,7 @@ fn time(report: &SwarmReport) -> String {
     )
 }
 
-fn values(option: &SwarmOption) -> String {
+fn values(option: &SwarmOption, widths: Widths) -> String {
     let all: Vec<Bar> = option
         .values
         .iter()
@@ -191,7 +191,7 @@ fn values(option: &SwarmOption) -> String {
             note: grouped(value.runs),
         })
         .collect();
-    bars(&option.name, &all, false)
+    bars(&option.name, &all, widths, false)
 }
 
 /// The rarest first: those are what one looks for.
@@ -218,6 +218,6 @@ fn probes(title: &str, about: &str, probes: &[Probe]) -> String {
     };
     format!(
         "<section class=\"card\"><h2>{title} {verdict}</h2><p class=\"small\">{about}</p>{}</section>",
-        bars(title, &all, true)
+        bars(title, &all, WIDE, true)
     )
 }

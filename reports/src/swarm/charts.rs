@@ -17,9 +17,15 @@ pub(super) struct Bar {
     pub note: String,
 }
 
-const WIDTH: f64 = 560.0;
-const LABEL: f64 = 216.0;
-const NOTE: f64 = 110.0;
+/// Widths of a picture, of its labels, and of what stands behind the bars. Drawn at these sizes, so that all text is one
+/// size.
+pub(super) struct Widths(f64, f64, f64);
+
+/// Several beside each other.
+pub(super) const NARROW: Widths = Widths(380.0, 130.0, 56.0);
+/// One alone.
+pub(super) const WIDE: Widths = Widths(860.0, 280.0, 130.0);
+
 const ROW: f64 = 18.0;
 const BAR: f64 = 12.0;
 /// Bars of one picture; those past it are counted below.
@@ -28,10 +34,11 @@ const BARS_MAX: usize = 80;
 const LABEL_LETTERS: usize = 36;
 
 /// Horizontal bars under a heading.
-pub(super) fn bars(heading: &str, all: &[Bar], is_log: bool) -> String {
+pub(super) fn bars(heading: &str, all: &[Bar], widths: Widths, is_log: bool) -> String {
+    let Widths(width, label_width, note_width) = widths;
     let shown = &all[..all.len().min(BARS_MAX)];
     let most = shown.iter().map(|bar| bar.value).max().unwrap_or(0).max(1);
-    let room = WIDTH - LABEL - NOTE;
+    let room = width - label_width - note_width;
     let length = |value: u64| {
         let part = if is_log {
             ((1 + value) as f64).ln() / ((1 + most) as f64).ln()
@@ -43,7 +50,7 @@ pub(super) fn bars(heading: &str, all: &[Bar], is_log: bool) -> String {
     let height = 24.0 + shown.len() as f64 * ROW;
     let name = escape(heading);
     let mut svg = format!(
-        "<svg class=\"bars swarm\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{name}\"><text class=\"soft\" x=\"0\" y=\"13\">{name}</text>",
+        "<svg class=\"bars swarm\" style=\"max-width:{width}px\" viewBox=\"0 0 {width} {}\" role=\"img\" aria-label=\"{name}\"><text class=\"soft\" x=\"0\" y=\"13\">{name}</text>",
         px(height)
     );
     for (place, bar) in shown.iter().enumerate() {
@@ -53,7 +60,7 @@ pub(super) fn bars(heading: &str, all: &[Bar], is_log: bool) -> String {
         write!(
             svg,
             "<g><title>{title}</title><text class=\"{class}\" x=\"0\" y=\"{text}\">{label}</text>\
-             <rect class=\"bar s0\" x=\"{LABEL}\" y=\"{top}\" width=\"{all}\" height=\"{BAR}\" rx=\"2\"/>",
+             <rect class=\"bar s0\" x=\"{label_width}\" y=\"{top}\" width=\"{all}\" height=\"{BAR}\" rx=\"2\"/>",
             title = escape(&bar.title),
             text = px(y + 10.0),
             label = escape(&label),
@@ -63,13 +70,13 @@ pub(super) fn bars(heading: &str, all: &[Bar], is_log: bool) -> String {
         .expect("writing to a String cannot fail");
         if bar.part > 0 {
             let part = px(length(bar.part).max(2.0));
-            write!(svg, "<rect class=\"bar failed\" x=\"{LABEL}\" y=\"{}\" width=\"{part}\" height=\"{BAR}\" rx=\"2\"/>", px(y))
+            write!(svg, "<rect class=\"bar failed\" x=\"{label_width}\" y=\"{}\" width=\"{part}\" height=\"{BAR}\" rx=\"2\"/>", px(y))
                 .expect("writing to a String cannot fail");
         }
         write!(
             svg,
             "<text class=\"{weight}\" x=\"{}\" y=\"{}\">{}</text></g>",
-            px(LABEL + length(bar.value) + 6.0),
+            px(label_width + length(bar.value) + 6.0),
             px(y + 10.0),
             escape(&bar.note)
         )
@@ -139,6 +146,7 @@ pub(super) fn histogram(heading: &str, values: &[u64], show: fn(u64) -> String) 
 
 const PLOT: (f64, f64) = (1240.0, 300.0);
 const LEFT: f64 = 64.0;
+const MARGIN: f64 = 30.0;
 const BOTTOM: f64 = 34.0;
 const TOP: f64 = 22.0;
 
@@ -152,7 +160,7 @@ pub(super) fn times(runs: &[SwarmRun]) -> String {
         LogScale::covering(runs.iter().map(|run| of(run).max(1) * 1_000))
     };
     let (across, up) = (scale(|run| run.virtual_ms), scale(|run| run.wall_ms));
-    let x = |us: f64| LEFT + across.fraction(us) * (width - LEFT - 12.0);
+    let x = |us: f64| LEFT + across.fraction(us) * (width - LEFT - MARGIN);
     let y = |us: f64| height - BOTTOM - up.fraction(us) * (height - BOTTOM - TOP);
     let mut svg = format!(
         "<svg class=\"bars dots\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"wall time over virtual time\">\
@@ -174,7 +182,7 @@ pub(super) fn times(runs: &[SwarmRun]) -> String {
         write!(
             svg,
             "<path class=\"grid\" d=\"M{LEFT} {at}H{}\"/><text class=\"soft\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-            px(width - 12.0),
+            px(width - MARGIN),
             px(LEFT - 6.0),
             px(y(tick) + 4.0),
             duration_us(tick)
