@@ -37,6 +37,10 @@ impl RowKey {
         Self { bytes, len: (REVISION_BYTES + usize::from(tombstone)) as u8 }
     }
 
+    pub fn main(&self) -> i64 {
+        i64::from_be_bytes(*self.bytes.first_chunk().expect("a row key begins with it"))
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
     }
