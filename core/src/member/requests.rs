@@ -366,7 +366,6 @@ impl Member {
     // -- deadlines
 
     pub(super) fn expire_proposals(&mut self) {
-        self.pending.tidy();
         for proposal in self.pending.take_expired(self.now) {
             sometimes!("requests.timed-out");
             self.metrics.add(&self.metrics.proposals_failed_total);
