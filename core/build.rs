@@ -16,7 +16,20 @@ fn main() {
         "peer.proto",
     ];
     let descriptors = protox::compile(files, [etcd, detkv]).expect("our .proto files compile");
-    prost_build::Config::new()
+    // A log entry is one of these, and what it may hold beside the usual requests is moved with it.
+    let unusual = ["range", "lease_checkpoint", "auth_", "authenticate"];
+    let request = descriptors
+        .file
+        .iter()
+        .flat_map(|file| &file.message_type)
+        .find(|message| message.name() == "InternalRaftRequest")
+        .expect("internal.proto has it");
+    let is_unusual = |name: &str| unusual.iter().any(|start| name.starts_with(start));
+    let mut config = prost_build::Config::new();
+    for field in request.field.iter().filter(|field| is_unusual(field.name())) {
+        config.boxed(format!(".etcdserverpb.InternalRaftRequest.{}", field.name()));
+    }
+    config
         .bytes(["."])
         .compile_fds(descriptors)
         .expect("prost generates from our descriptors");

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `member` | the loop: `handle`, `poll`, `next_deadline` |
 //! | `event`, `api` | what goes in and out; typed requests and answers |
+//! | `entry` | the request in a log entry |
 //! | `raft` | driving raft-rs: log storage, apply cursor, reads, profiles |
 //! | `wal` | etcd's WAL format: framing, CRC chain, segments, repair, snap files |
 //! | `mvcc` | revisions, key index, transactions, compaction; redb behind it |
@@ -18,6 +19,7 @@
 pub mod api;
 mod cluster;
 pub mod config;
+pub mod entry;
 pub mod error;
 pub mod event;
 pub mod lease;

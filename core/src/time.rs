@@ -22,16 +22,21 @@ impl Instant {
     }
 }
 
+/// Asked for in every burst, and a `Duration`'s own nanoseconds are 128 bits wide.
+fn saturating_ns(d: Duration) -> u64 {
+    d.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(d.subsec_nanos()))
+}
+
 impl Add<Duration> for Instant {
     type Output = Instant;
     fn add(self, d: Duration) -> Instant {
-        Instant { ns: self.ns.saturating_add(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)) }
+        Instant { ns: self.ns.saturating_add(saturating_ns(d)) }
     }
 }
 
 impl Sub<Duration> for Instant {
     type Output = Instant;
     fn sub(self, d: Duration) -> Instant {
-        Instant { ns: self.ns.saturating_sub(u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)) }
+        Instant { ns: self.ns.saturating_sub(saturating_ns(d)) }
     }
 }

@@ -294,6 +294,39 @@ fn compaction_rules_are_etcds() {
     assert_eq!(compacted(&mut store, 11, 5), Err(ApiError::Compacted));
 }
 
+/// `gap` other keys between two changes of the same ones: what goes lies close together, or not.
+#[test]
+fn compaction_takes_the_same_rows_whether_they_lie_close_or_far() {
+    for gap in [0, 1, 200] {
+        let files = MemFiles::new();
+        let mut store = open(&files);
+        let (mut now, mut index) = (Instant::ZERO, 0);
+        let mut write = |store: &mut Store, key: &str| {
+            index += 1;
+            put(store, index, key, &format!("value {index}"));
+            index
+        };
+        for round in 0..4 {
+            for key in ["a", "b"] {
+                write(&mut store, key);
+                (0..gap).for_each(|n| _ = write(&mut store, &format!("{key}-{round}-{n}")));
+            }
+        }
+        let last = write(&mut store, "last");
+        flush(&mut store, &mut now);
+        let rows = |store: &Store| store.pin_snapshot().expect("a snapshot").size_hint().0;
+        let (rows_before, live) = (rows(&store), range_all(&store.reader(), 0));
+        compacted(&mut store, last + 1, store.revision()).expect("the current revision");
+        flush(&mut store, &mut now);
+        let reopened = open(&files.crash(Loss::Everything));
+        assert_eq!(rows(&store), rows(&reopened), "what was counted is what is there");
+        // Three rounds of two keys; the compaction leaves two rows that say how far it came.
+        assert_eq!(rows(&reopened), rows_before - 6 + 2, "gap {gap}");
+        assert_eq!(range_all(&reopened.reader(), 0), live);
+        assert_eq!(reopened.reader().hash_kv(0), store.reader().hash_kv(0));
+    }
+}
+
 #[test]
 fn the_revision_never_goes_back_when_compaction_takes_the_newest_row() {
     let files = MemFiles::new();

@@ -98,6 +98,13 @@ impl Lessor {
         })
     }
 
+    /// Whether `take_expired` has anything to take.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.schedule.as_ref().is_some_and(|schedule| {
+            schedule.queue.first().is_some_and(|(due, _)| *due <= now) && now >= schedule.next_round
+        })
+    }
+
     /// Ids due now whose revoke is not under way, at most `max`; marks them as under way until
     /// revoked or `retry_after` passed. Empty until the round that follows the last one that was not.
     pub fn take_expired(&mut self, now: Instant, max: usize, retry_after: Duration) -> Vec<i64> {

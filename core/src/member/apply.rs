@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prost::Message as _;
-use raft::eraftpb::{Entry, EntryType};
+use raft::eraftpb::EntryType;
 
 use super::{Member, space};
 use crate::api::{Response, RevisionEvents};
+use crate::entry;
 use crate::error::ApiError;
 use crate::mvcc::{Applied, Bucket};
 use crate::pb::{etcdserverpb as pb, leasepb};
@@ -20,43 +22,44 @@ impl Member {
         let before = self.applied;
         while self.applied < limit && self.halt.is_none() {
             let index = self.applied + 1;
-            let entry = self.node.entry(index).expect("committed entries are in the log").clone();
-            let is_change = entry.get_entry_type() != EntryType::EntryNormal;
+            let entry = self.node.entry(index).expect("committed entries are in the log");
+            let (term, is_change) = (entry.term, entry.get_entry_type() != EntryType::EntryNormal);
             // A configuration takes effect only where it is durable (rules 6).
             if is_change && index > self.node.persisted_index() {
                 break;
             }
-            self.apply(&entry);
+            if is_change {
+                let entry = entry.clone();
+                self.apply_conf_change(&entry);
+            } else {
+                let data = entry.data.clone();
+                self.apply(index, term, &data);
+            }
             self.applied = index;
-            self.store.set_applied(index, entry.term);
+            self.store.set_applied(index, term);
         }
         self.node.on_applied(self.applied);
         self.applied > before
     }
 
-    fn apply(&mut self, entry: &Entry) {
-        match entry.get_entry_type() {
-            EntryType::EntryNormal if entry.data.is_empty() => self.on_empty_entry(entry.term),
-            EntryType::EntryNormal => {
-                // Whoever proposed it decoded it: a member that cannot has other bytes or code.
-                match pb::InternalRaftRequest::decode(entry.data.clone()) {
-                    Ok(request) => self.apply_request(request),
-                    Err(e) => {
-                        let why = format!("log entry {} cannot be decoded: {e}", entry.index);
-                        self.halt = Some(crate::Halt::Backend(why));
-                    }
-                }
-            }
-            EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                self.apply_conf_change(entry);
+    fn apply(&mut self, index: u64, term: u64, data: &Bytes) {
+        if data.is_empty() {
+            return self.on_empty_entry(term);
+        }
+        // Whoever proposed it decoded it: a member that cannot has other bytes or code.
+        match entry::decode(data) {
+            Ok(request) => self.apply_request(&request),
+            Err(e) => {
+                let why = format!("log entry {index} cannot be decoded: {e}");
+                self.halt = Some(crate::Halt::Backend(why));
             }
         }
     }
 
-    fn apply_request(&mut self, request: pb::InternalRaftRequest) {
+    fn apply_request(&mut self, request: &pb::InternalRaftRequest) {
         let id = request.header.as_ref().map_or(request.id, |h| h.id);
-        let has_room = self.has_room(space::entry_cost_bytes(&request));
-        let result = self.check_alarms(&request).and_then(|()| self.perform(request));
+        let has_room = self.has_room(space::entry_cost_bytes(request));
+        let result = self.check_alarms(request).and_then(|()| self.perform(request));
         let proposal = self.pending.remove(id);
         let client = proposal.as_ref().and_then(|p| p.client);
         if result.is_ok() && !has_room {
@@ -80,35 +83,35 @@ impl Member {
         }
     }
 
-    fn perform(&mut self, request: pb::InternalRaftRequest) -> Result<Response, ApiError> {
-        if let Some(r) = request.put {
+    fn perform(&mut self, request: &pb::InternalRaftRequest) -> Result<Response, ApiError> {
+        if let Some(r) = &request.put {
             self.metrics.add(&self.metrics.mvcc_put_total);
             let lessor = &self.lessor;
-            let applied = self.store.put(&r, &|id| lessor.exists(id))?;
+            let applied = self.store.put(r, &|id| lessor.exists(id))?;
             Ok(self.publish(applied))
-        } else if let Some(r) = request.txn {
+        } else if let Some(r) = &request.txn {
             self.metrics.add(&self.metrics.mvcc_txn_total);
             let lessor = &self.lessor;
-            let applied = self.store.txn(&r, &|id| lessor.exists(id))?;
+            let applied = self.store.txn(r, &|id| lessor.exists(id))?;
             Ok(self.publish(applied))
-        } else if let Some(r) = request.delete_range {
+        } else if let Some(r) = &request.delete_range {
             self.metrics.add(&self.metrics.mvcc_delete_total);
-            let applied = self.store.delete_range(&r)?;
+            let applied = self.store.delete_range(r)?;
             Ok(self.publish(applied))
-        } else if let Some(r) = request.compaction {
+        } else if let Some(r) = &request.compaction {
             self.store.compact(r.revision)?;
             Ok(Response::Compact(pb::CompactionResponse::default()))
-        } else if let Some(r) = request.lease_grant {
-            self.apply_grant(&r)
-        } else if let Some(r) = request.lease_revoke {
+        } else if let Some(r) = &request.lease_grant {
+            self.apply_grant(r)
+        } else if let Some(r) = &request.lease_revoke {
             self.apply_revoke(r.id)
-        } else if let Some(r) = request.alarm {
-            Ok(self.apply_alarm(&r))
-        } else if let Some(r) = request.cluster_member_attr_set {
-            self.cluster.set_attributes(&mut self.store, r);
+        } else if let Some(r) = &request.alarm {
+            Ok(self.apply_alarm(r))
+        } else if let Some(r) = &request.cluster_member_attr_set {
+            self.cluster.set_attributes(&mut self.store, r.clone());
             Ok(Response::Compact(pb::CompactionResponse::default()))
-        } else if let Some(r) = request.cluster_version_set {
-            self.cluster.set_version(&mut self.store, r.ver);
+        } else if let Some(r) = &request.cluster_version_set {
+            self.cluster.set_version(&mut self.store, r.ver.clone());
             Ok(Response::Compact(pb::CompactionResponse::default()))
         } else {
             Err(ApiError::Unimplemented("this log entry"))

@@ -135,7 +135,12 @@ impl Corruption {
 }
 
 impl Member {
-    /// Before the initial check is over, clients wait: returns what may be handled now.
+    /// Before the initial check is over, clients wait.
+    pub(super) fn is_holding_back(&self) -> bool {
+        self.corruption.held.is_some()
+    }
+
+    /// Returns what may be handled now.
     pub(super) fn hold_back(&mut self, input: Input) -> Option<Input> {
         let Some(held) = &mut self.corruption.held else { return Some(input) };
         match input {

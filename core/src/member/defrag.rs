@@ -71,6 +71,7 @@ impl Member {
         if self.defrag.placing.take_if(|ticket| *ticket <= up_to).is_none() {
             return;
         }
+        self.measured_at = None;
         for event in self.store.finish_defrag() {
             self.on_store_event(event);
         }

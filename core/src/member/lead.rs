@@ -153,6 +153,9 @@ impl Member {
     }
 
     fn finish_moves(&mut self) {
+        if self.lead.moving.is_empty() {
+            return;
+        }
         let (leader, now) = (self.node.leader(), self.now);
         let over: Vec<_> = self
             .lead

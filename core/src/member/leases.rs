@@ -240,6 +240,9 @@ impl Member {
         if !self.node.is_leader() || self.node.is_transferring() {
             return;
         }
+        if !self.lessor.is_due(self.now) {
+            return;
+        }
         let timeout = self.config.request_timeout();
         let one = buggify!("lease.one-revoke");
         let most = if one { 1 } else { limits::LEASE_REVOKES_PER_ROUND };

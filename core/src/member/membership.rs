@@ -426,6 +426,9 @@ impl Member {
     }
 
     pub(super) fn end_farewells(&mut self) {
+        if self.farewells.is_empty() {
+            return;
+        }
         let before = self.farewells.len();
         self.farewells.retain(|(_, until)| self.now < *until);
         self.peers_changed |= self.farewells.len() != before;

@@ -53,7 +53,7 @@ use crate::lease::Lessor;
 use crate::mvcc::{BackendJob, Store, StoreEvent, StoreReader};
 use crate::pb::etcdserverpb as pb;
 use crate::pb::peer::{Frame, frame::Body};
-use crate::raft::{RaftNode, ReadRounds, message_from_pb};
+use crate::raft::{RaftNode, RaftOutput, ReadRounds, message_from_pb};
 use crate::snapshot::Snapshots;
 use crate::time::Instant;
 use crate::watch::WatchHub;
@@ -123,6 +123,20 @@ pub struct Member {
     pub(crate) halted: bool,
 
     pub(crate) metrics: Arc<Metrics>,
+    /// Applied index, jobs begun and under way when the store's metrics were taken.
+    pub(crate) measured_at: Option<(u64, Ticket, usize)>,
+}
+
+/// Appends `from` to `to`. Mostly there is nothing to move, or only the vector itself.
+fn hand_over<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
+    if from.is_empty() {
+        return;
+    }
+    if to.is_empty() {
+        std::mem::swap(from, to);
+    } else {
+        to.append(from);
+    }
 }
 
 impl std::fmt::Debug for Member {
@@ -189,6 +203,7 @@ impl Member {
             halt: None,
             halted: false,
             metrics: Arc::default(),
+            measured_at: None,
             config,
             files,
             rng,
@@ -249,7 +264,9 @@ impl Member {
             return;
         }
         self.now = self.now.max(now);
-        if let Some(input) = self.hold_back(input) {
+        if !self.is_holding_back() {
+            self.take(input);
+        } else if let Some(input) = self.hold_back(input) {
             self.take(input);
         }
     }
@@ -406,8 +423,10 @@ impl Member {
             self.maybe_finish_stop();
             self.remove_abandoned();
             self.poll_jobs();
-            let header = self.header();
-            self.watches.poll(self.now, &self.reader, &header, &mut out.watch);
+            if self.watches.has_work(self.now) {
+                let header = self.header();
+                self.watches.poll(self.now, &self.reader, &header, &mut out.watch);
+            }
         }
         self.hand_out(out);
     }
@@ -431,16 +450,18 @@ impl Member {
         if let Some(context) = self.reads.maybe_send(self.now, retry) {
             self.node.read_index(context);
         }
-        let mut raft = Default::default();
+        let mut raft = RaftOutput::default();
+        std::mem::swap(&mut raft.frames, &mut self.raft_frames);
         self.node.pump(self.now, &mut raft);
+        std::mem::swap(&mut raft.frames, &mut self.raft_frames);
         let moved = !raft.read_states.is_empty();
-        let frames = raft.messages.into_iter();
-        self.raft_frames.extend(frames.map(|(to, m)| (to, Frame { body: Some(Body::Raft(m)) })));
-        for state in raft.read_states {
-            self.reads.on_read_state(&state.request_ctx, state.index);
+        if moved {
+            for state in raft.read_states {
+                self.reads.on_read_state(&state.request_ctx, state.index);
+            }
         }
-        for message in raft.snapshots {
-            self.start_snapshot(message);
+        if !raft.snapshots.is_empty() {
+            raft.snapshots.into_iter().for_each(|message| self.start_snapshot(message));
         }
         if let Some(snapshot) = raft.install {
             self.begin_install(snapshot);
@@ -470,15 +491,15 @@ impl Member {
     fn hand_out(&mut self, out: &mut Outputs) {
         self.node.take_log_lines(&mut self.log_lines);
         self.update_metrics();
-        out.log.append(&mut self.node.lane.ops);
-        out.snapshot.append(&mut self.snapshot_lane.ops);
-        out.jobs.append(&mut self.jobs);
-        out.replies.append(&mut self.replies);
-        out.refused_streams.append(&mut self.refused_streams);
-        out.log_lines.append(&mut self.log_lines);
-        out.messages.append(&mut self.raft_frames);
+        hand_over(&mut self.node.lane.ops, &mut out.log);
+        hand_over(&mut self.snapshot_lane.ops, &mut out.snapshot);
+        hand_over(&mut self.jobs, &mut out.jobs);
+        hand_over(&mut self.replies, &mut out.replies);
+        hand_over(&mut self.refused_streams, &mut out.refused_streams);
+        hand_over(&mut self.log_lines, &mut out.log_lines);
+        hand_over(&mut self.raft_frames, &mut out.messages);
         if !self.node.is_loop_blocked() {
-            out.messages.append(&mut self.frames);
+            hand_over(&mut self.frames, &mut out.messages);
         }
         if std::mem::take(&mut self.peers_changed) {
             out.peers = Some(self.peers());
@@ -495,28 +516,24 @@ impl Member {
         if self.halted {
             return None;
         }
-        let store = if self.node.is_installing() { None } else { self.store.next_deadline() };
-        let mut earliest = self.node.next_deadline();
-        for at in [
-            store,
-            self.watches.next_deadline(),
-            self.lessor.next_deadline().filter(|_| !self.node.is_transferring()),
-            self.pending.next_deadline(),
-            self.reads.next_deadline(),
-            self.look_after,
-            self.stall_deadline(),
-            self.snapshots.next_deadline(),
-            self.auto_compactor.as_ref().map(AutoCompactor::next_deadline),
-            self.corruption.next_deadline(),
-        ] {
-            // Asked after every burst, and mostly there is none.
-            if let Some(at) = at
-                && earliest.is_none_or(|first| at < first)
-            {
-                earliest = Some(at);
-            }
+        // Asked after every burst, and mostly there is none.
+        let mut earliest = self.node.next_deadline().unwrap_or(Instant::FAR);
+        let mut due = |at: Option<Instant>| earliest = earliest.min(at.unwrap_or(Instant::FAR));
+        if !self.node.is_installing() {
+            due(self.store.next_deadline());
         }
-        earliest
+        if !self.node.is_transferring() {
+            due(self.lessor.next_deadline());
+        }
+        due(self.watches.next_deadline());
+        due(self.pending.next_deadline());
+        due(self.reads.next_deadline());
+        due(self.look_after);
+        due(self.stall_deadline());
+        due(self.snapshots.next_deadline());
+        due(self.auto_compactor.as_ref().map(AutoCompactor::next_deadline));
+        due(self.corruption.next_deadline());
+        (earliest != Instant::FAR).then_some(earliest)
     }
 
     /// A thread-safe handle for reads.

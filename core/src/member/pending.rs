@@ -93,7 +93,11 @@ impl Pending {
     }
 
     pub fn remove(&mut self, id: u64) -> Option<Proposal> {
-        self.proposals.remove(&id)
+        let removed = self.proposals.remove(&id);
+        if removed.is_some() {
+            self.tidy();
+        }
+        removed
     }
 
     pub fn has_queued(&mut self) -> bool {
@@ -137,23 +141,24 @@ impl Pending {
     pub fn take_expired(&mut self, now: Instant) -> Vec<Proposal> {
         let mut out = Vec::new();
         while let Some(&(started, id)) = self.by_start.front() {
-            let live = self.proposals.contains_key(&id);
-            if live && now < started + self.timeout {
+            if now < started + self.timeout {
                 break;
             }
             self.by_start.pop_front();
             out.extend(self.proposals.remove(&id));
         }
+        if !out.is_empty() {
+            self.tidy();
+        }
         out
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        let mut live = self.by_start.iter().filter(|(_, id)| self.proposals.contains_key(id));
-        live.next().map(|(started, _)| *started + self.timeout)
+        self.by_start.front().map(|(started, _)| *started + self.timeout)
     }
 
-    /// Drops leading entries that were answered, so that the deadline is found at once.
-    pub fn tidy(&mut self) {
+    /// Drops leading entries that were answered. Invariant: the first one is not.
+    fn tidy(&mut self) {
         while self.by_start.front().is_some_and(|(_, id)| !self.proposals.contains_key(id)) {
             self.by_start.pop_front();
         }

@@ -9,6 +9,7 @@ use super::leases::LeaseAsk;
 use super::membership::change_error;
 use super::pending::{Place, Proposal};
 use crate::api::{ReadReady, Request, RequestId, Response};
+use crate::entry;
 use crate::error::ApiError;
 use crate::event::MemberId;
 use crate::limits;
@@ -133,10 +134,20 @@ impl Member {
     // -- writes
 
     fn propose_request(&mut self, client: RequestId, request: Request) {
+        // By far the most are puts.
+        if let Request::Put(put) = &request {
+            let proposed = self.proposal_id(Some(client)).and_then(|id| {
+                let data = entry::encode_put(id, put);
+                self.queue(Some(client), id, data, false)
+            });
+            if let Err(error) = proposed {
+                self.reply(client, Err(error));
+            }
+            return;
+        }
         let mut raft = pb::InternalRaftRequest::default();
         let mut physical = false;
         match request {
-            Request::Put(r) => raft.put = Some(r),
             Request::DeleteRange(r) => raft.delete_range = Some(r),
             Request::Txn(r) => raft.txn = Some(r),
             Request::Compact(r) => {
@@ -160,22 +171,40 @@ impl Member {
         mut request: pb::InternalRaftRequest,
         physical: bool,
     ) -> Result<u64, ApiError> {
-        let id = self.pending.next_id(&mut self.rng);
+        let id = self.proposal_id(client)?;
         request.header = Some(pb::RequestHeader { id, ..Default::default() });
+        let data = Bytes::from(request.encode_to_vec());
+        // In the log it lies one level deeper than it came, and the decoder's depth is bounded:
+        // an entry that cannot be decoded would halt every member, for good.
+        if request.txn.as_ref().is_some_and(nests)
+            && data.len() <= self.config.request_bytes_max
+            && pb::InternalRaftRequest::decode(data.clone()).is_err()
+        {
+            return Err(ApiError::InvalidArgument("txn is nested too deep".to_owned()));
+        }
+        self.queue(client, id, data, physical)
+    }
+
+    /// An id for a proposal, unless there are too many.
+    fn proposal_id(&mut self, client: Option<RequestId>) -> Result<u64, ApiError> {
+        let id = self.pending.next_id(&mut self.rng);
         let is_refused = client.is_some() && buggify!("requests.too-many");
         if is_refused || self.is_overloaded() {
             return Err(ApiError::TooManyRequests);
         }
-        let data = Bytes::from(request.encode_to_vec());
+        Ok(id)
+    }
+
+    /// `data`: the encoded request, with its id.
+    fn queue(
+        &mut self,
+        client: Option<RequestId>,
+        id: u64,
+        data: Bytes,
+        physical: bool,
+    ) -> Result<u64, ApiError> {
         if data.len() > self.config.request_bytes_max {
             return Err(ApiError::RequestTooLarge);
-        }
-        // In the log it lies one level deeper than it came, and the decoder's depth is bounded:
-        // an entry that cannot be decoded would halt every member, for good.
-        if request.txn.as_ref().is_some_and(nests)
-            && pb::InternalRaftRequest::decode(data.clone()).is_err()
-        {
-            return Err(ApiError::InvalidArgument("txn is nested too deep".to_owned()));
         }
         let (started, place) = (self.now, Place::Queued);
         let proposal = Proposal { client, started, data, place, physical, change: false };
@@ -252,16 +281,11 @@ impl Member {
 
     /// What the serving member should have checked (`admit`, `complete_grant`), checked again.
     fn may_enter_log(&self, request: &bytes::Bytes) -> bool {
-        let Ok(request) = pb::InternalRaftRequest::decode(request.clone()) else { return false };
+        let Ok(request) = entry::decode(request) else { return false };
         if request.lease_grant.as_ref().is_some_and(|grant| grant.id == 0) {
             return false;
         }
-        let checked = [
-            request.put.map(Request::Put),
-            request.delete_range.map(Request::DeleteRange),
-            request.txn.map(Request::Txn),
-        ];
-        checked.iter().flatten().all(|r| mvcc::validate(r, self.config.txn_ops_max).is_ok())
+        mvcc::validate_entry(&request, self.config.txn_ops_max).is_ok()
     }
 
     pub(super) fn handle_forward_refused(&mut self, from: MemberId, refused: peer::ForwardRefused) {
@@ -342,7 +366,6 @@ impl Member {
     // -- deadlines
 
     pub(super) fn expire_proposals(&mut self) {
-        self.pending.tidy();
         for proposal in self.pending.take_expired(self.now) {
             sometimes!("requests.timed-out");
             self.metrics.add(&self.metrics.proposals_failed_total);
@@ -359,7 +382,7 @@ impl Member {
     /// Every heartbeat interval, while anybody waits for somebody else: sends again what was
     /// refused or found no leader, gives up on what waited too long. No timer per request.
     pub(super) fn maybe_look_after(&mut self) {
-        let busy = self.reads.len() > 0 || self.pending.has_queued() || self.leases.is_asking();
+        let busy = !self.reads.is_empty() || self.pending.has_queued() || self.leases.is_asking();
         let due = self.look_after.is_some_and(|at| at <= self.now);
         if due || self.look_after.is_none() || !busy {
             self.look_after = busy.then_some(self.now + self.config.heartbeat);

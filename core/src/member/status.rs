@@ -248,7 +248,6 @@ impl Member {
 
     pub(super) fn update_metrics(&mut self) {
         let m = &self.metrics;
-        let sizes = self.store.sizes();
         let watches = self.watches.counts();
         m.has_leader.set(self.node.leader().is_some().into());
         m.is_leader.set(self.node.is_leader().into());
@@ -257,16 +256,22 @@ impl Member {
         m.proposals_applied_total.set(self.applied);
         m.proposals_pending.set(self.pending.len() as u64);
         m.wal_write_bytes_total.set(self.node.wal_bytes());
-        m.db_total_size_in_bytes.set(sizes.total_bytes);
-        m.db_total_size_in_use_in_bytes.set(sizes.in_use_bytes);
         m.compaction_rows_total.set(self.store.compacted_rows());
         m.defrag_inflight.set(self.store.has_defrag().into());
-        m.keys_total.set(sizes.keys);
-        m.current_revision.set(self.store.revision() as u64);
-        m.compact_revision.set(self.store.compact_revision().max(0) as u64);
         m.watcher_total.set(watches.watchers);
         m.watch_stream_total.set(watches.streams);
         m.slow_watcher_total.set(watches.slow);
         m.watch_buffered_bytes.set(watches.buffered_bytes);
+        // The rest lies behind the store's lock, and only an entry, a job or a new file changes it.
+        let now = Some((self.applied, self.last_job, self.jobs_under_way));
+        if std::mem::replace(&mut self.measured_at, now) != now {
+            let m = &self.metrics;
+            let sizes = self.store.sizes();
+            m.db_total_size_in_bytes.set(sizes.total_bytes);
+            m.db_total_size_in_use_in_bytes.set(sizes.in_use_bytes);
+            m.keys_total.set(sizes.keys);
+            m.current_revision.set(self.store.revision() as u64);
+            m.compact_revision.set(self.store.compact_revision().max(0) as u64);
+        }
     }
 }

@@ -7,7 +7,7 @@ use parking_lot::RwLockWriteGuard;
 
 use super::index::{Change, Current, KeyIndex, KeyRange};
 use super::range::{self, KeySpace, Selection, resolve_revision};
-use super::rows::{Revision, Row, decode_kv, encode_kv};
+use super::rows::{Put, Revision, Row, decode_kv, encode_kv};
 use super::state::{Found, Shared, State, Walk, into_values, load};
 use super::txn::Path;
 use super::{Applied, LeaseMove};
@@ -84,19 +84,21 @@ impl<'a> Writer<'a> {
         state.resident_bytes -= previous.map_or(0, Current::resident_bytes);
         state.live_keys += u64::from(previous.is_none());
         let lease = if req.ignore_lease { old_lease } else { req.lease };
-        let encoded = encode_kv(&KeyValue {
-            key: req.key.clone(),
+        let put = Put {
+            key: &req.key,
             create_revision,
             mod_revision: revision.main,
             version: version + 1,
-            value,
+            value: &value,
             lease,
-        });
+        };
+        // The event's key and value are slices of the row, not of the request's buffer.
+        let (encoded, kv) = put.encode();
         let hash = hash_kv_row(&encoded);
         state.live_hash = state.live_hash.wrapping_sub(old_hash).wrapping_add(hash);
         state.resident_bytes += encoded.len() as u64;
-        let kv = Some(encoded.clone());
-        let current = Some(Current { kv, create_revision, version: version + 1, lease, hash });
+        let row = Some(encoded.clone());
+        let current = Some(Current { kv: row, create_revision, version: version + 1, lease, hash });
         let change = Change::new(revision, false);
         match entry {
             Some(entry) => entry.push(change, current),
@@ -106,10 +108,12 @@ impl<'a> Writer<'a> {
                 state.index.insert(key, KeyIndex::new(change, current));
             }
         }
-        // The event's key and value are slices of the row, not of the request's buffer.
-        let kv = decode_kv(&encoded);
         if lease != old_lease {
             self.lease_moves.push(LeaseMove { key: kv.key.clone(), from: old_lease, to: lease });
+        }
+        // Mostly the only one of its revision.
+        if self.events.capacity() == 0 {
+            self.events.reserve_exact(1);
         }
         self.events.push(Event { r#type: EventType::Put.into(), kv: Some(kv), prev_kv: None });
         state.push_row(Row { revision, tombstone: false, value: encoded });

@@ -9,7 +9,7 @@ use crate::error::ApiError;
 use crate::pb::etcdserverpb::range_request::{SortOrder, SortTarget};
 use crate::pb::etcdserverpb::request_op::Request as Op;
 use crate::pb::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    DeleteRangeRequest, InternalRaftRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
 };
 
 /// Static checks of a request: flags, sizes, duplicate keys, sort options.
@@ -20,14 +20,23 @@ pub fn validate(request: &Request, txn_ops_max: usize) -> Result<(), ApiError> {
         Request::Range(req) => check_range(req),
         Request::Put(req) => check_put(req),
         Request::DeleteRange(req) => check_delete(req),
-        Request::Txn(req) => {
-            check_txn(req, txn_ops_max)?;
-            check_duplicates(&req.success)?;
-            check_duplicates(&req.failure)?;
-            Ok(())
-        }
+        Request::Txn(req) => check_whole_txn(req, txn_ops_max),
         _ => Ok(()),
     }
+}
+
+/// The same of what somebody else wants in the log.
+pub fn validate_entry(entry: &InternalRaftRequest, txn_ops_max: usize) -> Result<(), ApiError> {
+    entry.put.as_ref().map_or(Ok(()), check_put)?;
+    entry.delete_range.as_ref().map_or(Ok(()), check_delete)?;
+    entry.txn.as_ref().map_or(Ok(()), |req| check_whole_txn(req, txn_ops_max))
+}
+
+fn check_whole_txn(req: &TxnRequest, ops_max: usize) -> Result<(), ApiError> {
+    check_txn(req, ops_max)?;
+    check_duplicates(&req.success)?;
+    check_duplicates(&req.failure)?;
+    Ok(())
 }
 
 fn check_key(key: &[u8]) -> Result<(), ApiError> {

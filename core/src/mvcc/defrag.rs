@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::Bucket;
 use super::backend::{Backend, FileError};
 use super::batch::BucketOp;
-use super::job::{Commit, Outcome, insert, remove, set_durability};
+use super::job::{Commit, Outcome, append, insert, remove, set_durability};
 use crate::event::SharedFiles;
 use crate::limits::{DEFRAG_SLICE_BYTES, DEFRAG_SLICE_ROWS, DEFRAG_SYNC_BYTES};
 use crate::{buggify, sometimes};
@@ -201,9 +201,8 @@ impl CopySlice {
         set_durability(&mut txn, immediate)?;
         for run in rows.chunk_by(|a, b| a.0 == b.0) {
             let mut table = txn.open_table(run[0].0.table())?;
-            for (_, key, value) in run {
-                insert(&mut table, &mut usage, key, value)?;
-            }
+            let rows = run.iter().map(|(_, key, value)| (&key[..], &value[..]));
+            append(&mut table, &mut usage, rows)?;
         }
         txn.commit()?;
         if immediate {

@@ -52,7 +52,7 @@ use crate::api::{Response, RevisionEvents};
 use crate::error::ApiError;
 use crate::pb::raftpb::ConfState;
 
-pub use check::validate;
+pub use check::{validate, validate_entry};
 pub use cost::Cost;
 pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};

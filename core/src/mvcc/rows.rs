@@ -6,8 +6,11 @@
 //! ```
 //! Source: surface spec §17.4.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::encoded_len_varint;
 
 use crate::pb::mvccpb::KeyValue;
 
@@ -35,6 +38,10 @@ impl RowKey {
         bytes[9..17].copy_from_slice(&revision.sub.to_be_bytes());
         bytes[17] = b't';
         Self { bytes, len: (REVISION_BYTES + usize::from(tombstone)) as u8 }
+    }
+
+    pub fn main(&self) -> i64 {
+        i64::from_be_bytes(*self.bytes.first_chunk().expect("a row key begins with it"))
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -85,6 +92,82 @@ pub(crate) fn find_row(rows: &[Row], revision: Revision) -> Option<&Row> {
     rows.binary_search_by_key(&revision, |row| row.revision).ok().map(|i| &rows[i])
 }
 
+/// What a put makes of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Put<'a> {
+    pub key: &'a [u8],
+    pub create_revision: i64,
+    pub mod_revision: i64,
+    pub version: i64,
+    pub value: &'a [u8],
+    pub lease: i64,
+}
+
+impl Put<'_> {
+    /// The encoded KeyValue, and the same decoded: its key and value are slices of the first.
+    ///
+    /// By hand, in one pass: prost measures, writes and reads it again, half of what a put costs.
+    pub fn encode(&self) -> (Bytes, KeyValue) {
+        let ints = [self.create_revision, self.mod_revision, self.version, self.lease];
+        let bytes: usize = ints.iter().map(|value| int_len(*value)).sum();
+        let bytes = bytes + bytes_len(self.key) + bytes_len(self.value);
+        let mut buf = Vec::with_capacity(bytes);
+        let key = put_bytes(&mut buf, 0x0a, self.key);
+        put_int(&mut buf, 0x10, self.create_revision);
+        put_int(&mut buf, 0x18, self.mod_revision);
+        put_int(&mut buf, 0x20, self.version);
+        let value = put_bytes(&mut buf, 0x2a, self.value);
+        put_int(&mut buf, 0x30, self.lease);
+        debug_assert_eq!(buf.len(), bytes, "a row is as long as it was measured");
+        let encoded = Bytes::from(buf);
+        let kv = KeyValue {
+            key: encoded.slice(key),
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+            value: encoded.slice(value),
+            lease: self.lease,
+        };
+        (encoded, kv)
+    }
+}
+
+/// As proto3 has it: no field for an empty value. Returns where the bytes lie.
+fn put_bytes(buf: &mut Vec<u8>, tag: u8, bytes: &[u8]) -> Range<usize> {
+    if bytes.is_empty() {
+        return 0..0;
+    }
+    buf.push(tag);
+    put_varint(buf, bytes.len() as u64);
+    buf.extend_from_slice(bytes);
+    buf.len() - bytes.len()..buf.len()
+}
+
+fn put_int(buf: &mut Vec<u8>, tag: u8, value: i64) {
+    if value != 0 {
+        buf.push(tag);
+        put_varint(buf, value as u64);
+    }
+}
+
+fn put_varint(buf: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        buf.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    buf.push(value as u8);
+}
+
+/// Bytes of a field with its tag; none when it is empty.
+fn bytes_len(bytes: &[u8]) -> usize {
+    let len = bytes.len();
+    if len == 0 { 0 } else { 1 + encoded_len_varint(len as u64) + len }
+}
+
+fn int_len(value: i64) -> usize {
+    if value == 0 { 0 } else { 1 + encoded_len_varint(value as u64) }
+}
+
 pub(crate) fn encode_kv(kv: &KeyValue) -> Bytes {
     Bytes::from(kv.encode_to_vec())
 }
@@ -116,6 +199,27 @@ mod tests {
         for (key, expected) in [(put, false), (tombstone, true)] {
             let parsed = parse_row_key(key.as_bytes());
             assert_eq!(parsed, Some((Revision { main: 258, sub: 1 }, expected)));
+        }
+    }
+
+    #[test]
+    fn a_put_has_prosts_bytes_and_decodes_to_what_it_says() {
+        let long = vec![7; 300];
+        for (key, value) in [(&b"k"[..], &b""[..]), (b"key", b"value"), (&long, &long)] {
+            for lease in [0, 1, -1, i64::MAX] {
+                let put = Put {
+                    key,
+                    create_revision: 300,
+                    mod_revision: i64::MAX,
+                    version: 1,
+                    value,
+                    lease,
+                };
+                let (encoded, kv) = put.encode();
+                assert_eq!(encoded, encode_kv(&kv));
+                assert_eq!(kv, decode_kv(&encoded));
+                assert_eq!((&kv.key[..], &kv.value[..], kv.lease), (key, value, lease));
+            }
         }
     }
 

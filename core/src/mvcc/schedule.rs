@@ -205,6 +205,9 @@ impl Store {
     }
 
     fn cut_slice(&mut self, now: Instant) -> Option<BackendJob> {
+        if self.schedule.compaction.next_slice_at().is_none_or(|at| now < at) {
+            return None;
+        }
         let mut state = self.shared.state.write();
         let slice = self.schedule.compaction.next_slice(now, &mut state.index)?;
         let commit = Commit {

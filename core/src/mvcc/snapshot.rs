@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::backend::{Backend, FileError, FileView};
-use super::job::{BackendJob, Outcome, Work, insert, set_durability};
+use super::job::{BackendJob, Outcome, Work, append, set_durability};
 use super::meta::Meta;
 use super::{Bucket, Consistent};
 use crate::error::Halt;
@@ -148,9 +148,8 @@ impl Receive {
                 FileError(format!("a received row is of unknown bucket {number}"))
             })?;
             let mut table = txn.open_table(bucket.table())?;
-            for row in run {
-                insert(&mut table, &mut usage, &row.key, &row.value)?;
-            }
+            let rows = run.iter().map(|row| (&row.key[..], &row.value[..]));
+            append(&mut table, &mut usage, rows)?;
         }
         txn.commit()?;
         *backend.usage.lock() = usage;

@@ -6,16 +6,13 @@ use crate::pb::{peer, raftpb};
 
 /// raft-rs' message as our wire message. A snapshot is left out: it travels on its own lane.
 pub fn message_to_pb(mut m: eraftpb::Message) -> peer::RaftMessage {
-    let entries = m
-        .take_entries()
-        .into_iter()
-        .map(|e| peer::Entry {
-            entry_type: e.entry_type as u32,
-            term: e.term,
-            index: e.index,
-            data: e.data,
-        })
-        .collect();
+    let mut entries = Vec::with_capacity(m.entries.len());
+    entries.extend(m.entries.iter_mut().map(|e| peer::Entry {
+        entry_type: e.entry_type as u32,
+        term: e.term,
+        index: e.index,
+        data: std::mem::take(&mut e.data),
+    }));
     peer::RaftMessage {
         msg_type: m.msg_type as u32,
         to: m.to,

@@ -1,6 +1,7 @@
 //! raft-rs logs through slog; its lines become [`LogLine`]s of the member.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slog::{Drain, KV, Key, OwnedKVList, Record, Serializer};
@@ -9,7 +10,14 @@ use crate::event::{Level, LogLine};
 
 /// Lines raft-rs wrote since the last `take`; bounded, oldest kept.
 #[derive(Clone, Default, Debug)]
-pub struct RaftLog(Arc<Mutex<Vec<LogLine>>>);
+pub struct RaftLog(Arc<Shared>);
+
+#[derive(Default, Debug)]
+struct Shared {
+    /// Looked at in every burst, without the lock.
+    has_lines: AtomicBool,
+    lines: Mutex<Vec<LogLine>>,
+}
 
 const LINES_MAX: usize = 1_000;
 
@@ -21,11 +29,15 @@ impl RaftLog {
 
     /// The std mutex: slog asks for unwind safety. No code under it can panic half-way.
     fn lock(&self) -> MutexGuard<'_, Vec<LogLine>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn take(&self, into: &mut Vec<LogLine>) {
-        into.append(&mut self.lock());
+        // Written and taken by the member's thread.
+        if self.0.has_lines.load(Relaxed) {
+            self.0.has_lines.store(false, Relaxed);
+            into.append(&mut self.lock());
+        }
     }
 }
 
@@ -54,6 +66,7 @@ impl Drain for Lines {
         let _ = record.kv().serialize(record, &mut fields);
         let msg = format!("{:x} {}", self.id, record.msg());
         lines.push(LogLine { level, msg, fields: fields.0 });
+        self.lines.0.has_lines.store(true, Relaxed);
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ use crate::config::{Config, Profile};
 use crate::event::{LaneQueue, LogLine, MemberId, Ticket};
 use crate::limits;
 use crate::member::Role;
-use crate::pb::peer::RaftMessage;
+use crate::pb::peer::{Frame, frame::Body};
 use crate::time::Instant;
 use crate::wal::Wal;
 use crate::{buggify, sometimes};
@@ -48,7 +48,8 @@ pub struct Restart {
 /// What one `pump` brought out.
 #[derive(Default, Debug)]
 pub struct RaftOutput {
-    pub messages: Vec<(MemberId, RaftMessage)>,
+    /// Messages to peers.
+    pub frames: Vec<(MemberId, Frame)>,
     /// `MsgSnapshot`s: withheld, to be streamed on the snapshot lane.
     pub snapshots: Vec<Message>,
     pub read_states: Vec<ReadState>,
@@ -103,6 +104,8 @@ pub struct RaftNode {
     next_tick: Instant,
     /// The newest append that was answered to the leader: term and index.
     acknowledged: (u64, u64),
+    /// The last election timeout set: term and ticks.
+    timeout: (u64, usize),
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -175,6 +178,7 @@ impl RaftNode {
             installing: None,
             next_tick: now + Duration::from_nanos(phase),
             acknowledged: (0, 0),
+            timeout: (0, 0),
         };
         node.draw_timeout();
         node
@@ -348,9 +352,9 @@ impl RaftNode {
             self.batch.hard_state = Some(hs.clone());
         }
         out.read_states.append(&mut ready.take_read_states());
-        for m in ready.take_messages() {
-            send(m, out);
-        }
+        let mut messages = ready.take_messages();
+        messages.drain(..).for_each(|m| send(m, out));
+        self.reuse(messages);
         let waiting = ready.take_persisted_messages();
         if !waiting.is_empty() {
             self.hold(ready.number(), waiting, out);
@@ -382,10 +386,10 @@ impl RaftNode {
 
     /// Messages of a non-leader wait for the sync, but for those that promise nothing about the log
     /// (rules 4): else two slow follower disks would depose a healthy leader.
-    fn hold(&mut self, ready: u64, messages: Vec<Message>, out: &mut RaftOutput) {
+    fn hold(&mut self, ready: u64, mut messages: Vec<Message>, out: &mut RaftOutput) {
         let free = self.profile == Profile::Decoupled && self.vote_ready <= self.durable_ready;
         let mut held = Vec::new();
-        for m in messages {
+        for m in messages.drain(..) {
             let promises_nothing = matches!(
                 m.get_msg_type(),
                 MessageType::MsgHeartbeatResponse | MessageType::MsgReadIndex
@@ -397,16 +401,26 @@ impl RaftNode {
                 held.push(m)
             }
         }
+        self.reuse(messages);
         if !held.is_empty() {
             sometimes!(self.vote_ready > self.durable_ready, "raft.vote-while-unsynced");
             self.held.push_back((ready, held));
         }
     }
 
+    /// Gives raft-rs an emptied vector for its next messages: it takes a new one for each `Ready`.
+    fn reuse(&mut self, messages: Vec<Message>) {
+        let next = &mut self.raw.raft.msgs;
+        if next.capacity() == 0 {
+            *next = messages;
+        }
+    }
+
     fn release_held(&mut self, out: &mut RaftOutput) {
         while self.held.front().is_some_and(|(ready, _)| *ready <= self.durable_ready) {
-            let (_, messages) = self.held.pop_front().expect("looked at above");
-            messages.into_iter().for_each(|m| send(m, out));
+            let (_, mut messages) = self.held.pop_front().expect("looked at above");
+            messages.drain(..).for_each(|m| send(m, out));
+            self.reuse(messages);
         }
     }
 
@@ -635,10 +649,15 @@ impl RaftNode {
     /// Overrides raft-rs' draw from the operating system's randomness: a function of seed, member
     /// and term alone, set again after every call that may have drawn (design §4).
     fn draw_timeout(&mut self) {
+        let raft = &self.raw.raft;
+        if (raft.term, raft.randomized_election_timeout()) == self.timeout {
+            return; // nothing was drawn, or the same
+        }
         let lo = self.raw.raft.election_timeout() as u64;
         let draw = mix(self.seed ^ mix(self.id ^ mix(self.raw.raft.term)));
         let more = if buggify!("raft.shortest-timeout") { 0 } else { draw % lo };
-        self.raw.raft.set_randomized_election_timeout((lo + more) as usize);
+        self.timeout = (self.raw.raft.term, (lo + more) as usize);
+        self.raw.raft.set_randomized_election_timeout(self.timeout.1);
     }
 }
 
@@ -646,6 +665,7 @@ fn send(m: Message, out: &mut RaftOutput) {
     if m.get_msg_type() == MessageType::MsgSnapshot {
         out.snapshots.push(m);
     } else {
-        out.messages.push((MemberId(m.to), message_to_pb(m)));
+        let to = MemberId(m.to);
+        out.frames.push((to, Frame { body: Some(Body::Raft(message_to_pb(m))) }));
     }
 }

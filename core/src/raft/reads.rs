@@ -51,6 +51,10 @@ impl<W> ReadRounds<W> {
         self.waiting.len() + self.flight.as_ref().map_or(0, |(_, w)| w.len()) + ready
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.flight.is_none() && self.ready.is_empty()
+    }
+
     /// Starts a round, or repeats the one in flight when it is `RETRY` old (or `at_once`).
     /// Returns the context to give to raft-rs.
     pub fn maybe_send(&mut self, now: Instant, at_once: bool) -> Option<Vec<u8>> {

@@ -124,6 +124,10 @@ impl LogStorage {
         self.entries.get(index.checked_sub(self.first())? as usize)
     }
 
+    pub fn has_wanted(&self) -> bool {
+        !self.snapshots.borrow().wanted.is_empty()
+    }
+
     /// Snapshots raft-rs asked for since the last call: (peer, least index).
     pub fn take_wanted(&self) -> Vec<(u64, u64)> {
         std::mem::take(&mut self.snapshots.borrow_mut().wanted).into_iter().collect()
@@ -162,7 +166,8 @@ impl Storage for LogStorage {
         let max = max_size.into().unwrap_or(u64::MAX);
         let from = (low - self.first()) as usize;
         let mut size = 0;
-        let mut out = Vec::new();
+        // Mostly one or a few; more may be cut by their size.
+        let mut out = Vec::with_capacity((high - low).min(16) as usize);
         for entry in self.entries.range(from..(high - self.first()) as usize) {
             size += entry_bytes(entry) as u64;
             if !out.is_empty() && size > max {

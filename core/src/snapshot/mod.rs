@@ -86,6 +86,9 @@ impl Snapshots {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.sending.is_empty() && self.pinned.is_empty() && self.receiving.is_none() {
+            return None;
+        }
         let sending = self.sending.values().map(|s| s.last_progress);
         let pinned = self.pinned.values().map(|p| p.since);
         // One that is complete waits for this member's own disk, as long as that takes.

@@ -174,7 +174,7 @@ impl Member {
     }
 
     pub(crate) fn remove_abandoned(&mut self) {
-        if self.jobs_under_way == 0 {
+        if self.jobs_under_way == 0 && !self.snapshots.abandoned.is_empty() {
             for path in std::mem::take(&mut self.snapshots.abandoned) {
                 self.snapshot_lane.push(DiskAction::Remove { path });
             }

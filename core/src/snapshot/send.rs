@@ -62,6 +62,9 @@ pub fn chain_crc(hash: u32, crc: u32) -> u32 {
 impl Member {
     /// Pins read snapshots for the peers that raft-rs wants to send one to.
     fn pin_wanted(&mut self) {
+        if !self.node.store().has_wanted() {
+            return;
+        }
         for (peer, least) in self.node.store().take_wanted() {
             let peer = MemberId(peer);
             if self.snapshots.sending.contains_key(&peer) {
@@ -219,10 +222,10 @@ impl Member {
 
     /// Gives up on transfers without progress; a pin holds old pages, so its life is bounded.
     pub(crate) fn expire_snapshots(&mut self) {
-        let old = self.now - PATIENCE;
-        if self.now.ns < PATIENCE.as_nanos() as u64 {
+        if self.snapshots.next_deadline().is_none_or(|at| self.now < at) {
             return;
         }
+        let old = self.now - PATIENCE;
         for (peer, _) in self.snapshots.pinned.extract_if(.., |_, p| p.since <= old) {
             self.node.store().withdraw_snapshot(peer.0);
         }

@@ -13,10 +13,11 @@
 //!
 //! `crc` is the CRC-32C of the data bytes of all records of the log so far, this one included.
 
-use bytes::{BufMut, BytesMut};
-
 /// Bytes of the length field.
 pub(super) const LENGTH_BYTES: usize = 8;
+/// Of a varint of 64 bits.
+pub(super) const VARINT_BYTES_MAX: usize = 10;
+const PAD_BYTES_MAX: usize = 7;
 /// The unit that a disk writes whole or not at all.
 pub(super) const SECTOR_BYTES: usize = 512;
 
@@ -51,7 +52,7 @@ impl RecordType {
 ///
 /// Two parts, so that the payload of an entry is copied once, into `buf`.
 pub(super) fn put_record(
-    buf: &mut BytesMut,
+    buf: &mut Vec<u8>,
     record_type: RecordType,
     crc: u32,
     head: &[u8],
@@ -60,24 +61,29 @@ pub(super) fn put_record(
     let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, head), body);
     let data_len = head.len() + body.len();
     let has_data = record_type != RecordType::Crc;
-    let mut record_len = 1 + 1 + 1 + varint_len(u64::from(crc));
-    if has_data {
-        record_len += 1 + varint_len(data_len as u64) + data_len;
+    // Length field, three tags, type, two varints; gathered here and appended at once.
+    let mut front = [0; LENGTH_BYTES + 3 + 1 + 2 * VARINT_BYTES_MAX];
+    let mut at = LENGTH_BYTES;
+    for (tag, value) in [
+        (TAG_TYPE, record_type as u64),
+        (TAG_CRC, u64::from(crc)),
+        (TAG_DATA, data_len as u64),
+    ] {
+        if tag != TAG_DATA || has_data {
+            front[at] = tag;
+            at += 1;
+            at += put_varint(&mut front[at..], value);
+        }
     }
-    let pad = pad_of(record_len);
-    buf.reserve(LENGTH_BYTES + record_len + pad);
-    buf.put_u64_le(length_field(record_len));
-    buf.put_u8(TAG_TYPE);
-    buf.put_u8(record_type as u8);
-    buf.put_u8(TAG_CRC);
-    put_varint(buf, u64::from(crc));
+    let record_len = at - LENGTH_BYTES + if has_data { data_len } else { 0 };
+    front[..LENGTH_BYTES].copy_from_slice(&length_field(record_len).to_le_bytes());
+    buf.reserve(LENGTH_BYTES + record_len + PAD_BYTES_MAX);
+    buf.extend_from_slice(&front[..at]);
     if has_data {
-        buf.put_u8(TAG_DATA);
-        put_varint(buf, data_len as u64);
-        buf.put_slice(head);
-        buf.put_slice(body);
+        buf.extend_from_slice(head);
+        buf.extend_from_slice(body);
     }
-    buf.put_bytes(0, pad);
+    buf.extend_from_slice(&[0; PAD_BYTES_MAX][..pad_of(record_len)]);
     crc
 }
 
@@ -154,16 +160,16 @@ pub(super) fn read_varint(at: &mut &[u8]) -> Option<u64> {
     None
 }
 
-pub(super) fn put_varint(buf: &mut impl BufMut, mut value: u64) {
+/// Returns its length, at most [`VARINT_BYTES_MAX`].
+pub(super) fn put_varint(buf: &mut [u8], mut value: u64) -> usize {
+    let mut at = 0;
     while value >= 0x80 {
-        buf.put_u8(value as u8 | 0x80);
+        buf[at] = value as u8 | 0x80;
+        at += 1;
         value >>= 7;
     }
-    buf.put_u8(value as u8);
-}
-
-fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+    buf[at] = value as u8;
+    at + 1
 }
 
 #[cfg(test)]
@@ -172,13 +178,15 @@ mod tests {
 
     #[test]
     fn a_frame_has_the_bytes_of_the_description() {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::new();
         let crc = put_record(&mut buf, RecordType::Metadata, 0, &[0x08, 0x01], &[0x10, 0x02]);
         let want_crc = crc32c::crc32c(&[0x08, 0x01, 0x10, 0x02]);
         assert_eq!(crc, want_crc);
         // 2 (type) + 1 + 5 (crc) + 2 + 4 (data) = 14 bytes, padded by 2.
         let mut want = vec![14, 0, 0, 0, 0, 0, 0, 0x82, 0x08, 0x01, 0x10];
-        put_varint(&mut want, u64::from(want_crc));
+        let mut varint = [0; VARINT_BYTES_MAX];
+        let len = put_varint(&mut varint, u64::from(want_crc));
+        want.extend_from_slice(&varint[..len]);
         want.extend_from_slice(&[0x1a, 4, 0x08, 0x01, 0x10, 0x02, 0, 0]);
         assert_eq!(want.len(), 24, "this CRC has a five-byte varint");
         assert_eq!(&buf[..], &want[..]);
@@ -188,7 +196,7 @@ mod tests {
     fn records_and_length_fields_read_back_for_every_padding() {
         let body = [7u8; 300];
         for len in 0..300 {
-            let mut buf = BytesMut::new();
+            let mut buf = Vec::new();
             let crc =
                 put_record(&mut buf, RecordType::Entry, 9, &body[..len / 3], &body[len / 3..len]);
             assert_eq!(buf.len() % 8, 0);
@@ -212,9 +220,10 @@ mod tests {
     #[test]
     fn varints_of_more_than_64_bits_are_refused() {
         assert_eq!(read_varint(&mut &[0xff; 11][..]), None);
-        let mut buf = Vec::new();
-        put_varint(&mut buf, u64::MAX);
-        assert_eq!((read_varint(&mut &buf[..]), buf.len()), (Some(u64::MAX), varint_len(u64::MAX)));
-        assert_eq!((varint_len(0), varint_len(127), varint_len(128)), (1, 1, 2));
+        for (value, len) in [(0, 1), (127, 1), (128, 2), (u64::MAX, VARINT_BYTES_MAX)] {
+            let mut buf = [0; VARINT_BYTES_MAX];
+            assert_eq!(put_varint(&mut buf, value), len);
+            assert_eq!(read_varint(&mut &buf[..]), Some(value));
+        }
     }
 }

@@ -11,48 +11,58 @@
 //! a payload that another type could have written is refused. To keep entries apart from hard
 //! states, an entry always carries its data field, even when it is empty.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 use raft::eraftpb;
 
 use super::WalMetadata;
-use super::frame::{RecordType, put_record, put_varint, read_varint};
-use crate::pb::{raftpb, walmeta, walpb};
+use super::frame::{RecordType, VARINT_BYTES_MAX, put_record, put_varint, read_varint};
+use crate::pb::{walmeta, walpb};
 
 /// Appends an entry record; returns the new rolling CRC.
-pub(super) fn put_entry(buf: &mut BytesMut, crc: u32, entry: &eraftpb::Entry) -> u32 {
+pub(super) fn put_entry(buf: &mut Vec<u8>, crc: u32, entry: &eraftpb::Entry) -> u32 {
     assert!(entry.context.is_empty(), "etcd's entry has no context: it would be lost");
-    // Four tags and varints of at most 10 bytes.
-    let mut head = [0u8; 44];
-    let mut rest = &mut head[..];
-    for (tag, value) in [
-        (0x08, entry.entry_type as u64),
-        (0x10, entry.term),
-        (0x18, entry.index),
-        (0x22, entry.data.len() as u64),
-    ] {
-        put_varint(&mut rest, tag);
-        put_varint(&mut rest, value);
+    let mut head = [0; 4 * (1 + VARINT_BYTES_MAX)];
+    let len = put_fields(
+        &mut head,
+        [
+            (0x08, entry.entry_type as u64),
+            (0x10, entry.term),
+            (0x18, entry.index),
+            (0x22, entry.data.len() as u64),
+        ],
+    );
+    put_record(buf, RecordType::Entry, crc, &head[..len], &entry.data)
+}
+
+pub(super) fn put_hard_state(buf: &mut Vec<u8>, crc: u32, state: &eraftpb::HardState) -> u32 {
+    let mut data = [0; 3 * (1 + VARINT_BYTES_MAX)];
+    let fields = [(0x08, state.term), (0x10, state.vote), (0x18, state.commit)];
+    let len = put_fields(&mut data, fields);
+    put_record(buf, RecordType::State, crc, &data[..len], &[])
+}
+
+/// Returns how many bytes of `data` the fields take.
+fn put_fields<const N: usize>(data: &mut [u8], fields: [(u8, u64); N]) -> usize {
+    let mut at = 0;
+    for (tag, value) in fields {
+        data[at] = tag;
+        at += 1;
+        at += put_varint(&mut data[at..], value);
     }
-    let free = rest.len();
-    put_record(buf, RecordType::Entry, crc, &head[..head.len() - free], &entry.data)
+    at
 }
 
-pub(super) fn put_hard_state(buf: &mut BytesMut, crc: u32, state: &eraftpb::HardState) -> u32 {
-    let state = raftpb::HardState { term: state.term, vote: state.vote, commit: state.commit };
-    put_record(buf, RecordType::State, crc, &state.encode_to_vec(), &[])
-}
-
-pub(super) fn put_snapshot(buf: &mut BytesMut, crc: u32, snapshot: &walpb::Snapshot) -> u32 {
+pub(super) fn put_snapshot(buf: &mut Vec<u8>, crc: u32, snapshot: &walpb::Snapshot) -> u32 {
     put_record(buf, RecordType::Snapshot, crc, &snapshot.encode_to_vec(), &[])
 }
 
-pub(super) fn put_metadata(buf: &mut BytesMut, crc: u32, metadata: WalMetadata) -> u32 {
+pub(super) fn put_metadata(buf: &mut Vec<u8>, crc: u32, metadata: WalMetadata) -> u32 {
     let metadata = walmeta::Metadata { node_id: metadata.node_id, cluster_id: metadata.cluster_id };
     put_record(buf, RecordType::Metadata, crc, &metadata.encode_to_vec(), &[])
 }
 
-pub(super) fn put_crc(buf: &mut BytesMut, crc: u32) -> u32 {
+pub(super) fn put_crc(buf: &mut Vec<u8>, crc: u32) -> u32 {
     put_record(buf, RecordType::Crc, crc, &[], &[])
 }
 
@@ -115,6 +125,7 @@ fn field(at: &mut &[u8], tag: u8) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pb::raftpb;
     use crate::wal::frame::read_record;
 
     fn entry(index: u64, data: &'static [u8]) -> eraftpb::Entry {
@@ -127,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_entry_has_the_bytes_of_raftpb() {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::new();
         put_entry(&mut buf, 0, &entry(300, b"hi"));
         assert_eq!(data_of(&buf), [0x08, 0, 0x10, 3, 0x18, 0xac, 0x02, 0x22, 2, b'h', b'i']);
         let pb = raftpb::Entry::decode(&data_of(&buf)[..]).unwrap();
@@ -137,7 +148,7 @@ mod tests {
 
     #[test]
     fn an_empty_entry_is_read_with_and_without_its_data_field() {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::new();
         put_entry(&mut buf, 0, &entry(1, b""));
         assert_eq!(read_entry(&data_of(&buf)), Some(entry(1, b"")));
         assert_eq!(read_entry(&[0x08, 0, 0x10, 3, 0x18, 1]), Some(entry(1, b"")));
@@ -146,9 +157,12 @@ mod tests {
     #[test]
     fn no_payload_is_accepted_as_another_type() {
         let state = eraftpb::HardState { term: 1, vote: 5, commit: 9, ..Default::default() };
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::new();
         put_hard_state(&mut buf, 0, &state);
         let state_bytes = data_of(&buf);
+        let pb = raftpb::HardState::decode(&state_bytes[..]).unwrap();
+        assert_eq!((pb.term, pb.vote, pb.commit), (1, 5, 9));
+        assert_eq!(pb.encode_to_vec(), state_bytes);
         assert_eq!(read_hard_state(&state_bytes), Some(state));
         assert_eq!(read_entry(&state_bytes), None);
         assert_eq!(read_metadata(&state_bytes), None);

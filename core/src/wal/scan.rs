@@ -127,7 +127,6 @@ fn has_zero_sector(frame: &[u8], offset: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BytesMut;
 
     use super::*;
     use crate::wal::frame::{RecordType, put_record};
@@ -136,7 +135,7 @@ mod tests {
 
     /// Records of the given data lengths (bytes 0xaa) in a preallocated segment; with the offset of each.
     fn segment(lens: &[usize]) -> (Vec<u8>, Vec<usize>) {
-        let (mut buf, mut crc, mut offsets) = (BytesMut::new(), 0, Vec::new());
+        let (mut buf, mut crc, mut offsets) = (Vec::new(), 0, Vec::new());
         for len in lens {
             offsets.push(buf.len());
             crc = put_record(&mut buf, RecordType::Entry, crc, &vec![0xaa; *len], &[]);

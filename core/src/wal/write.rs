@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use raft::eraftpb;
 
 use super::names::SegmentName;
@@ -100,7 +100,7 @@ impl Wal {
         out: &mut LaneQueue,
     ) {
         let payload_bytes: usize = entries.iter().map(|e| e.data.len() + ENTRY_OVERHEAD).sum();
-        let mut buf = BytesMut::with_capacity(payload_bytes + ENTRY_OVERHEAD);
+        let mut buf = Vec::with_capacity(payload_bytes + ENTRY_OVERHEAD);
         for entry in entries {
             self.crc = payload::put_entry(&mut buf, self.crc, entry);
             self.last_index = entry.index;
@@ -117,7 +117,7 @@ impl Wal {
     /// When a hard state commits the snapshot's index and the log does not reach it, this comes first:
     /// a log whose hard state commits more than the log has is refused at open.
     pub fn append_snapshot(&mut self, snapshot: &walpb::Snapshot, out: &mut LaneQueue) {
-        let mut buf = BytesMut::new();
+        let mut buf = Vec::new();
         self.crc = payload::put_snapshot(&mut buf, self.crc, snapshot);
         self.last_index = self.last_index.max(snapshot.index);
         self.write(buf, out);
@@ -156,13 +156,13 @@ impl Wal {
     }
 
     /// Pushes one write, then cuts if the segment is over size.
-    fn write(&mut self, buf: BytesMut, out: &mut LaneQueue) {
+    fn write(&mut self, buf: Vec<u8>, out: &mut LaneQueue) {
         if buf.is_empty() {
             return;
         }
         let len = buf.len() as u64;
         let path = self.path.clone();
-        out.push(DiskAction::WriteAt { path, offset: self.offset, data: buf.freeze() });
+        out.push(DiskAction::WriteAt { path, offset: self.offset, data: Bytes::from(buf) });
         self.offset += len;
         self.bytes_appended += len;
         self.unsynced = true;
@@ -184,7 +184,7 @@ impl Wal {
 
     /// Makes a segment under a temporary name, with its head, and renames it into place when it is durable.
     fn begin_segment(&mut self, name: SegmentName, out: &mut LaneQueue) {
-        let mut head = BytesMut::with_capacity(256);
+        let mut head = Vec::with_capacity(256);
         payload::put_crc(&mut head, self.crc);
         self.crc = payload::put_metadata(&mut head, self.crc, self.metadata);
         if name.seq == 0 {
@@ -197,7 +197,7 @@ impl Wal {
         self.offset = head.len() as u64;
         out.push(DiskAction::Create { path: path.clone() });
         out.push(DiskAction::Allocate { path: path.clone(), len: self.segment_bytes });
-        out.push(DiskAction::WriteAt { path: path.clone(), offset: 0, data: head.freeze() });
+        out.push(DiskAction::WriteAt { path: path.clone(), offset: 0, data: Bytes::from(head) });
         out.push(DiskAction::SyncData { path: path.clone() });
         self.path = name.path();
         out.push(DiskAction::Rename { from: path, to: self.path.clone() });

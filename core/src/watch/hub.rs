@@ -247,6 +247,10 @@ impl WatchHub {
                 self.index.for_each(&kv.key, |slot| hits.push((slot, i)));
             }
         }
+        if hits.is_empty() {
+            self.hits = hits;
+            return;
+        }
         if events.events.len() > 1 {
             hits.sort_unstable();
         }
@@ -329,9 +333,16 @@ impl WatchHub {
     }
 
     pub fn next_deadline(&self) -> Option<Instant> {
-        let round = (!self.ready.is_empty()).then_some(self.next_round);
         let progress = self.progress_due.first().map(|(due, _)| *due);
-        round.into_iter().chain(progress).min()
+        if self.ready.is_empty() {
+            return progress;
+        }
+        Some(progress.map_or(self.next_round, |due| due.min(self.next_round)))
+    }
+
+    /// Whether `poll` would do anything.
+    pub fn has_work(&self, now: Instant) -> bool {
+        !self.pending.is_empty() || self.next_deadline().is_some_and(|at| at <= now)
     }
 
     /// Catch-up rounds, retries, periodic progress; then everything ready to go out.

@@ -78,6 +78,9 @@ impl Intervals {
 
     /// Calls `f` for every slot whose interval contains `key`.
     pub(super) fn for_each_containing(&self, key: &[u8], mut f: impl FnMut(Slot)) {
+        if self.root == NIL {
+            return;
+        }
         let mut open = vec![self.root];
         while let Some(at) = open.pop() {
             if at == NIL {
