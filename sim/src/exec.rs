@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
 use parking_lot::Mutex;
@@ -17,14 +18,39 @@ type Task = Pin<Box<dyn Future<Output = ()>>>;
 /// Wakers must be `Send`: the queue is behind a lock, though there is one thread.
 #[derive(Default)]
 struct Ready {
+    queue: Mutex<Queue>,
+    /// Whether a task is in the queue: asked after every event, without the lock.
+    is_any: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
     tasks: VecDeque<usize>,
     /// Whoever runs the executor, to be woken by timers that are not the kernel's.
     host: Option<Waker>,
 }
 
+impl Ready {
+    fn push(&self, task: usize) {
+        let mut queue = self.queue.lock();
+        queue.tasks.push_back(task);
+        self.is_any.store(true, Ordering::Relaxed);
+        if let Some(host) = queue.host.take() {
+            host.wake();
+        }
+    }
+
+    fn pop(&self) -> Option<usize> {
+        let mut queue = self.queue.lock();
+        let task = queue.tasks.pop_front();
+        self.is_any.store(!queue.tasks.is_empty(), Ordering::Relaxed);
+        task
+    }
+}
+
 struct TaskWaker {
     task: usize,
-    ready: Arc<Mutex<Ready>>,
+    ready: Arc<Ready>,
 }
 
 impl Wake for TaskWaker {
@@ -33,11 +59,7 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let mut ready = self.ready.lock();
-        ready.tasks.push_back(self.task);
-        if let Some(host) = ready.host.take() {
-            host.wake();
-        }
+        self.ready.push(self.task);
     }
 }
 
@@ -46,7 +68,7 @@ impl Wake for TaskWaker {
 pub struct Executor {
     /// A finished task leaves `None`.
     tasks: RefCell<Vec<Option<(Task, Waker)>>>,
-    ready: Arc<Mutex<Ready>>,
+    ready: Arc<Ready>,
 }
 
 impl Executor {
@@ -55,13 +77,13 @@ impl Executor {
         let id = tasks.len();
         let waker = Waker::from(Arc::new(TaskWaker { task: id, ready: self.ready.clone() }));
         tasks.push(Some((Box::pin(task), waker)));
-        self.ready.lock().tasks.push_back(id);
+        self.ready.push(id);
     }
 
     /// Polls woken tasks until none is left.
     pub fn run_ready(&self) {
         loop {
-            let Some(id) = self.ready.lock().tasks.pop_front() else {
+            let Some(id) = self.ready.pop() else {
                 return;
             };
             // Out of the list while it runs, so that it may spawn.
@@ -76,12 +98,12 @@ impl Executor {
     }
 
     pub fn has_ready(&self) -> bool {
-        !self.ready.lock().tasks.is_empty()
+        self.ready.is_any.load(Ordering::Relaxed)
     }
 
     /// Wakes `host` once when a task becomes ready.
     pub fn wake_on_ready(&self, host: &Waker) {
-        self.ready.lock().host = Some(host.clone());
+        self.ready.queue.lock().host = Some(host.clone());
     }
 
     /// Drops all tasks.

@@ -122,12 +122,16 @@ impl Handle {
             }
             if !armed.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                 armed = Some(context.waker().clone());
-                let sleeper = context.waker().clone();
-                self.world(|world| world.kernel.schedule(at, Event::Wake { sleeper }));
+                self.wake_at(at, context.waker().clone());
             }
             Poll::Pending
         })
         .await;
+    }
+
+    /// Wakes a task at `at`, now or later.
+    pub(crate) fn wake_at(&self, at: Instant, sleeper: Waker) {
+        self.world(|world| world.kernel.schedule(at, Event::Wake { sleeper }));
     }
 
     pub async fn sleep(&self, d: Duration) {

@@ -571,13 +571,13 @@ impl History {
 
     fn on_watch_response(&mut self, at: Instant, watch: WatchId, response: pb::WatchResponse) {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
+        // An event without a row is recorded as one about the empty key, which no filter allows.
+        let none = mvccpb::KeyValue::default();
         let mut events = Vec::with_capacity(response.events.len());
         for event in &response.events {
-            // An event without a row is recorded as one about the empty key, which no filter allows.
-            let kv = event.kv.clone().unwrap_or_default();
             events.push(WatchEvent {
                 is_delete: event.r#type == mvccpb::event::EventType::Delete as i32,
-                kv: self.intern_kv(&kv),
+                kv: self.intern_kv(event.kv.as_ref().unwrap_or(&none)),
                 prev: event.prev_kv.as_ref().map(|prev| self.intern_kv(prev)),
             });
         }

@@ -7,8 +7,8 @@ use detkv_core::ApiError;
 use detkv_core::api::{Request, Response, WatchMessage};
 use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::pb::mvccpb::KeyValue;
-use detkv_core::pb::peer::{Frame, RaftMessage, frame::Body};
+use detkv_core::pb::mvccpb::{Event, KeyValue};
+use detkv_core::pb::peer::{Forward, Frame, RaftMessage, frame::Body};
 use prost::Message;
 
 use crate::handle::Reply;
@@ -151,6 +151,11 @@ pub fn answer_bytes(answer: &Result<Reply, ApiError>) -> u64 {
 
 pub fn encode_answer(answer: &Result<Reply, ApiError>, out: &mut Vec<u8>) {
     match answer {
+        Ok(Reply::Put(put)) => {
+            out.push(2);
+            fold_header(put.header.as_ref(), out);
+            fold_row(put.prev_kv.as_ref(), out);
+        }
         Ok(reply) => {
             out.push(0);
             with_message!(Reply, reply, message => message.encode(out).expect("a Vec grows"));
@@ -181,7 +186,73 @@ pub fn frame_bytes(frame: &Frame) -> u64 {
 pub fn fold_frame(frame: &Frame, out: &mut Vec<u8>) {
     match &frame.body {
         Some(Body::Raft(m)) => fold_raft_message(m, out),
+        Some(Body::Forward(Forward { request_id, request, conf_change })) => {
+            // No Raft message begins like this.
+            fold_numbers(&[u64::MAX, *request_id, u64::from(*conf_change)], out);
+            fold_bytes(request, out);
+        }
         _ => frame.encode(out).expect("a Vec grows"),
+    }
+}
+
+fn fold_numbers(numbers: &[u64], out: &mut Vec<u8>) {
+    numbers.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+}
+
+fn fold_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn fold_header(header: Option<&pb::ResponseHeader>, out: &mut Vec<u8>) {
+    match header {
+        None => out.push(0),
+        Some(pb::ResponseHeader { cluster_id, member_id, revision, raft_term }) => {
+            out.push(1);
+            let numbers = [*cluster_id, *member_id, revision.cast_unsigned(), *raft_term];
+            fold_numbers(&numbers, out);
+        }
+    }
+}
+
+fn fold_row(row: Option<&KeyValue>, out: &mut Vec<u8>) {
+    match row {
+        None => out.push(0),
+        Some(KeyValue { key, create_revision, mod_revision, version, value, lease }) => {
+            out.push(1);
+            let numbers = [*create_revision, *mod_revision, *version, *lease];
+            fold_numbers(&numbers.map(i64::cast_unsigned), out);
+            fold_bytes(key, out);
+            fold_bytes(value, out);
+        }
+    }
+}
+
+/// Bytes that tell a watch message from every other.
+pub fn fold_watch(message: &WatchMessage, out: &mut Vec<u8>) {
+    let WatchMessage { head, events, bytes: _ } = message;
+    let pb::WatchResponse {
+        header,
+        watch_id,
+        created,
+        canceled,
+        compact_revision,
+        cancel_reason,
+        fragment,
+        events: none,
+    } = head;
+    debug_assert!(none.is_empty(), "the head has no events");
+    fold_header(header.as_ref(), out);
+    let flags = u64::from(*created) | u64::from(*canceled) << 1 | u64::from(*fragment) << 2;
+    let events = events.as_slice();
+    let numbers = [flags, watch_id.cast_unsigned(), compact_revision.cast_unsigned()];
+    fold_numbers(&numbers, out);
+    fold_bytes(cancel_reason.as_bytes(), out);
+    fold_numbers(&[events.len() as u64], out);
+    for Event { r#type, kv, prev_kv } in events {
+        fold_numbers(&[u64::from(r#type.cast_unsigned())], out);
+        fold_row(kv.as_ref(), out);
+        fold_row(prev_kv.as_ref(), out);
     }
 }
 
@@ -218,12 +289,11 @@ fn fold_raft_message(m: &RaftMessage, out: &mut Vec<u8>) {
         entries.len() as u64,
         context.len() as u64,
     ];
-    numbers.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+    fold_numbers(&numbers, out);
     out.extend_from_slice(context);
     for entry in entries {
-        let head = [u64::from(entry.entry_type), entry.term, entry.index, entry.data.len() as u64];
-        head.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
-        out.extend_from_slice(&entry.data);
+        fold_numbers(&[u64::from(entry.entry_type), entry.term, entry.index], out);
+        fold_bytes(&entry.data, out);
     }
 }
 

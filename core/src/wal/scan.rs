@@ -40,7 +40,7 @@ pub(super) fn scan(
     crc: &mut u32,
     mut on_record: impl FnMut(RecordRef<'_>, u32) -> Result<u32, String>,
 ) -> Result<End, Damage> {
-    let written = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+    let written = written_len(bytes);
     let mut at = 0;
     while at < written {
         let (record, frame_len) = match next_frame(bytes, at, *crc, is_last) {
@@ -52,6 +52,15 @@ pub(super) fn scan(
         at += frame_len;
     }
     Ok(End { offset: at, torn_bytes: 0 })
+}
+
+/// Bytes up to the last one that is not zero. Most of a preallocated segment is zeros: they are passed in blocks.
+fn written_len(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 4096;
+    let is_zero = |block: &&[u8]| block.iter().fold(0, |all, b| all | b) == 0;
+    let zeros: usize = bytes.rchunks(BLOCK).take_while(is_zero).map(<[u8]>::len).sum();
+    let rest = &bytes[..bytes.len() - zeros];
+    rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
 enum Stop {
@@ -200,6 +209,21 @@ mod tests {
         for cut in [offsets[1] + 3, offsets[1] + 8, offsets[1] + 600, offsets[2] - 8] {
             assert_eq!(scan_all(&bytes[..cut], true).1.unwrap().offset, offsets[1], "cut at {cut}");
             assert!(scan_all(&bytes[..cut], false).1.is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn the_last_written_byte_is_found_wherever_it_lies() {
+        for len in [0, 1, 4095, 4096, 4097, 12_288, 12_289] {
+            let mut bytes = vec![0; len];
+            assert_eq!(written_len(&bytes), 0);
+            for last in [0, 1, 4095, 4096, 8191, 8192, 8193, len.wrapping_sub(1)] {
+                if last < len {
+                    bytes[last] = 1;
+                    assert_eq!(written_len(&bytes), last + 1, "{last} of {len}");
+                    bytes[last] = 0;
+                }
+            }
         }
     }
 

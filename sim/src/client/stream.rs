@@ -6,7 +6,7 @@ use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::etcdserverpb::watch_request::RequestUnion;
 
 use super::Client;
-use super::timeout::within;
+use super::timeout::Limit;
 use crate::handle::WatchConn;
 use crate::history::{Event, WatchId};
 
@@ -15,6 +15,7 @@ pub(super) struct OpenWatch {
     client: Client,
     connection: WatchConn,
     id: WatchId,
+    idle: Limit,
 }
 
 /// What comes next on a watch.
@@ -36,14 +37,14 @@ impl OpenWatch {
             member: client.endpoint(),
             request: create.clone(),
         });
-        let this = Self { client: client.clone(), connection, id };
+        let this = Self { client: client.clone(), connection, id, idle: Limit::default() };
         this.send(RequestUnion::CreateRequest(create.clone()));
         Some(this)
     }
 
     pub async fn next(&mut self, idle: Duration) -> Next {
         let (handle, watch) = (self.client.handle().clone(), self.id);
-        match within(&handle, idle, self.connection.recv()).await {
+        match self.idle.within(&handle, idle, self.connection.recv()).await {
             Some(Some(response)) => {
                 handle.record(Event::WatchResponse { watch, response: response.clone() });
                 Next::Response(Box::new(response))

@@ -97,22 +97,27 @@ impl File {
         self.live.read(offset, out);
     }
 
+    pub fn to_vec(&self, offset: u64, len: usize) -> Vec<u8> {
+        self.live.to_vec(offset, len)
+    }
+
     pub fn allocated(&self) -> u64 {
         self.live.allocated()
     }
 
     /// A write from `begun` to `stamp`: a process that ends in between has written the first pages of it.
     pub fn write(&mut self, begun: u64, stamp: u64, offset: u64, data: &[u8]) {
-        let zeros = offset >= self.zero_from || self.live.is_hole(offset, data.len());
-        let old = (!zeros).then(|| {
-            let mut old = vec![0; data.len()].into_boxed_slice();
-            self.live.read(offset, &mut old);
-            old
-        });
-        self.push(begun, stamp, Change::Write { offset, len: data.len(), old });
+        let (old_len, end) = (self.live.len(), offset + data.len() as u64);
+        let old = if offset >= self.zero_from {
+            self.live.write(offset, data);
+            None
+        } else {
+            self.live.replace(offset, data)
+        };
+        self.zero_from = self.zero_from.max(end);
+        self.push(begun, stamp, old_len, Change::Write { offset, len: data.len(), old });
         self.dirty_bytes += data.len() as u64;
-        self.dirty_len |= offset + data.len() as u64 > self.live.len();
-        self.put(offset, data);
+        self.dirty_len |= end > old_len;
         // What is written anew is no longer rotten.
         self.rot.retain(|rot| rot.offset < offset || rot.offset >= offset + data.len() as u64);
     }
@@ -127,7 +132,7 @@ impl File {
             return;
         }
         let cut = self.pieces(len);
-        self.push(stamp, stamp, Change::SetLen { cut });
+        self.push(stamp, stamp, self.live.len(), Change::SetLen { cut });
         self.dirty_len = true;
         self.live.set_len(len);
         self.zero_from = self.zero_from.min(len);
@@ -152,10 +157,9 @@ impl File {
         pieces
     }
 
-    fn push(&mut self, begun: u64, stamp: u64, change: Change) {
+    fn push(&mut self, begun: u64, stamp: u64, old_len: u64, change: Change) {
         let last = self.journal.back().map_or(0, |entry| entry.stamp);
         assert!(stamp >= last, "changes of one file happen in the order in which they are made");
-        let old_len = self.live.len();
         self.journal.push_back(Entry { begun, stamp, old_len, change, fate: None });
     }
 

@@ -1,13 +1,16 @@
 //! Bytes of a file, with holes: what was never written takes no memory and reads as zero.
 
-/// Bytes per chunk.
-const CHUNK: usize = 16 << 10;
+/// Bytes per chunk: a page of redb's, which is written and replaced whole.
+const CHUNK: usize = 4 << 10;
+
+type Chunk = Box<[u8; CHUNK]>;
 
 /// Invariant: bytes at or past `len` inside the chunks are zero.
 #[derive(Clone, Default, Debug)]
 pub struct Sparse {
     len: u64,
-    chunks: Vec<Option<Box<[u8]>>>,
+    /// Shorter than the file when it ends with holes.
+    chunks: Vec<Option<Chunk>>,
 }
 
 impl Sparse {
@@ -34,17 +37,39 @@ impl Sparse {
         if data.is_empty() {
             return;
         }
-        let end = offset + data.len() as u64;
-        self.len = self.len.max(end);
-        let chunks = self.len.div_ceil(CHUNK as u64) as usize;
-        if self.chunks.len() < chunks {
-            self.chunks.resize_with(chunks, || None);
-        }
+        self.grow_to(offset + data.len() as u64);
         let mut rest = data;
         for (chunk, from, n) in spans(offset, data.len()) {
-            let bytes = self.chunks[chunk].get_or_insert_with(|| vec![0; CHUNK].into());
-            bytes[from..from + n].copy_from_slice(&rest[..n]);
-            rest = &rest[n..];
+            let (now, later) = rest.split_at(n);
+            match &mut self.chunks[chunk] {
+                Some(bytes) => bytes[from..from + n].copy_from_slice(now),
+                slot if n == CHUNK => *slot = Some(whole(now)),
+                slot => slot.insert(zeros())[from..from + n].copy_from_slice(now),
+            }
+            rest = later;
+        }
+    }
+
+    /// Writes `data` and returns what it replaces, or `None` for zeros.
+    ///
+    /// A chunk that is written whole is exchanged: a page costs one copy, not two.
+    pub fn replace(&mut self, offset: u64, data: &[u8]) -> Option<Box<[u8]>> {
+        if data.len() == CHUNK && offset.is_multiple_of(CHUNK as u64) {
+            self.grow_to(offset + CHUNK as u64);
+            let slot = &mut self.chunks[(offset / CHUNK as u64) as usize];
+            return slot.replace(whole(data)).map(|old| old as Box<[u8]>);
+        }
+        let old = (!self.is_hole(offset, data.len()))
+            .then(|| self.to_vec(offset, data.len()).into_boxed_slice());
+        self.write(offset, data);
+        old
+    }
+
+    fn grow_to(&mut self, end: u64) {
+        self.len = self.len.max(end);
+        let chunks = end.div_ceil(CHUNK as u64) as usize;
+        if self.chunks.len() < chunks {
+            self.chunks.resize_with(chunks, || None);
         }
     }
 
@@ -59,6 +84,20 @@ impl Sparse {
             }
             rest = later;
         }
+    }
+
+    /// A copy of a range. Its holes are not written to: zeros that come fresh from the system cost nothing.
+    pub fn to_vec(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        let mut rest = &mut out[..];
+        for (chunk, from, n) in spans(offset, len) {
+            let (now, later) = rest.split_at_mut(n);
+            if let Some(Some(bytes)) = self.chunks.get(chunk) {
+                now.copy_from_slice(&bytes[from..from + n]);
+            }
+            rest = later;
+        }
+        out
     }
 
     /// True when nothing but holes lies in the range: it reads as zeros.
@@ -76,6 +115,14 @@ impl Sparse {
             }
         }
     }
+}
+
+fn whole(data: &[u8]) -> Chunk {
+    Box::<[u8]>::from(data).try_into().expect("data of a chunk's size")
+}
+
+fn zeros() -> Chunk {
+    vec![0; CHUNK].try_into().expect("a chunk's size")
 }
 
 /// (chunk, first byte in it, bytes) of each chunk that a range touches.
@@ -113,6 +160,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Write(u64, Vec<u8>),
+        /// Of a whole chunk.
+        Page(u64, u8),
         SetLen(u64),
         Zero(u64, usize),
     }
@@ -122,6 +171,7 @@ mod tests {
         prop_oneof![
             (at.clone(), prop::collection::vec(1..=255_u8, 0..300))
                 .prop_map(|(o, d)| Op::Write(o, d)),
+            (0..3_u64, 1..=255_u8).prop_map(|(page, b)| Op::Page(page * CHUNK as u64, b)),
             at.clone().prop_map(Op::SetLen),
             (at, 0..(2 * CHUNK)).prop_map(|(o, n)| Op::Zero(o, n)),
         ]
@@ -133,8 +183,15 @@ mod tests {
         fn a_sparse_file_reads_as_a_plain_one(ops in prop::collection::vec(op(), 1..20)) {
             let (mut sparse, mut plain) = (Sparse::default(), Vec::new());
             for op in ops {
+                let op = match op {
+                    Op::Page(offset, byte) => Op::Write(offset, vec![byte; CHUNK]),
+                    op => op,
+                };
                 match op {
+                    Op::Page(..) => unreachable!("made a write above"),
                     Op::Write(offset, data) => {
+                        let mut old = plain.get(offset as usize..).unwrap_or(&[]).to_vec();
+                        old.resize(data.len(), 0);
                         let end = offset as usize + data.len();
                         if !data.is_empty() && plain.len() < end {
                             plain.resize(end, 0);
@@ -142,7 +199,10 @@ mod tests {
                         if !data.is_empty() {
                             plain[offset as usize..end].copy_from_slice(&data);
                         }
-                        sparse.write(offset, &data);
+                        match sparse.replace(offset, &data) {
+                            Some(replaced) => prop_assert!(*replaced == old),
+                            None => prop_assert!(old.iter().all(|b| *b == 0)),
+                        }
                     }
                     Op::SetLen(len) => {
                         plain.resize(len as usize, 0);
@@ -157,6 +217,7 @@ mod tests {
                 }
                 let mut out = vec![7; plain.len()];
                 sparse.read(0, &mut out);
+                prop_assert!(sparse.to_vec(0, plain.len()) == plain);
                 prop_assert_eq!(sparse.len() as usize, plain.len());
                 prop_assert!(out == plain);
             }

@@ -100,6 +100,7 @@ impl World {
             Ok(RecoveryStep::Read { .. }) => self.schedule(done_at, Event::Recover { node, epoch }),
             Ok(RecoveryStep::Ready(member)) => {
                 let n = self.node_mut(node);
+                n.gauges = member.metrics();
                 n.process = Process::Up(member);
                 n.lane_free_at = [done_at; 3];
                 n.busy = false;

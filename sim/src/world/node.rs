@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use detkv_core::buggify;
 use detkv_core::event::{Input, Outputs};
 use detkv_core::limits::{BURST_BYTES_MAX, BURST_INPUTS_MAX};
+use detkv_core::member::Metrics;
 use detkv_core::{BootMember, Config, Member, MemberId, Recovery, Role};
 
 use super::observe::WATCHED;
@@ -72,6 +74,8 @@ pub struct Node {
     /// Places of the nodes it wants connections to.
     pub(super) peers: Vec<u32>,
     pub(super) view: View,
+    /// Counters and gauges of the process, shared with it.
+    pub(super) gauges: Arc<Metrics>,
     /// Metrics as last recorded, in the order of `observe::WATCHED`.
     pub(super) metrics: [u64; WATCHED.len()],
     pub(super) applied: u64,
@@ -131,6 +135,7 @@ impl Node {
             readers: Readers::new(cpu.readers),
             peers: Vec::new(),
             view: View::default(),
+            gauges: Arc::default(),
             metrics: [0; WATCHED.len()],
             applied: 0,
             sampled: 0,
@@ -239,7 +244,7 @@ impl World {
         if let Err(panic) = catch_unwind(run) {
             return Burst::Panicked(panic_text(&*panic));
         }
-        let applied = member.metrics().proposals_applied_total.load();
+        let applied = n.gauges.proposals_applied_total.load();
         cost_ns += cpu.outputs(out, applied.saturating_sub(n.applied));
         n.applied = applied;
         cost_ns *= n.cpu_factor;

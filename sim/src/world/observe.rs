@@ -34,8 +34,7 @@ impl World {
 
     fn record_metrics(&mut self, node: u32) {
         let n = self.node(node);
-        let Process::Up(member) = &n.process else { return };
-        let metrics = member.metrics();
+        let metrics = &n.gauges;
         let now = [
             metrics.planned_transfers_total.load(),
             metrics.slow_disk_alarm.load(),
@@ -55,7 +54,11 @@ impl World {
         let n = self.node_mut(node);
         let member = n.id;
         let Process::Up(process) = &mut n.process else { return };
-        let changes: Vec<_> = process.take_changes().collect();
+        let mut changes = process.take_changes().peekable();
+        if changes.peek().is_none() {
+            return;
+        }
+        let changes: Vec<_> = changes.collect();
         for change in changes {
             self.record(Event::Fact(Fact::Membership { member, change }));
         }

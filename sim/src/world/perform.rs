@@ -26,35 +26,25 @@ impl World {
         let spare = self.spare_outputs.take().unwrap_or_default();
         let mut out = std::mem::replace(&mut self.node_mut(node).out, spare);
         let epoch = self.node(node).epoch;
-        for line in out.log_lines.drain(..) {
-            self.on_log_line(node, line);
-        }
+        each(&mut out.log_lines, |line| self.on_log_line(node, line));
         if let Some(peers) = out.peers.take() {
             self.on_peers(node, &peers, &out.removed);
         }
-        for (to, frame) in out.messages.drain(..) {
+        each(&mut out.messages, |(to, frame)| {
             self.observe_frame(node, to, &frame);
             self.send_frame(node, to, FrameLane::Messages, frame);
-        }
-        for (to, frame) in out.snapshot_frames.drain(..) {
+        });
+        each(&mut out.snapshot_frames, |(to, frame)| {
             self.send_frame(node, to, FrameLane::Snapshot, frame);
-        }
+        });
         self.perform_lane(node, Lane::Log, &out.log);
         self.perform_lane(node, Lane::Snapshot, &out.snapshot);
         out.log.clear();
         out.snapshot.clear();
-        for (ticket, job) in out.jobs.drain(..) {
-            self.run_job(node, ticket, job);
-        }
-        for (id, result) in out.replies.drain(..) {
-            self.on_reply(node, id, result);
-        }
-        for (stream, _) in out.refused_streams.drain(..) {
-            self.lose_stream(stream);
-        }
-        for (stream, message) in out.watch.drain(..) {
-            self.on_watch_output(node, stream, message);
-        }
+        each(&mut out.jobs, |(ticket, job)| self.run_job(node, ticket, job));
+        each(&mut out.replies, |(id, result)| self.on_reply(node, id, result));
+        each(&mut out.refused_streams, |(stream, _)| self.lose_stream(stream));
+        each(&mut out.watch, |(stream, message)| self.on_watch_output(node, stream, message));
         let halt = out.halt.take();
         if self.node(node).epoch == epoch {
             self.spare_outputs = Some(std::mem::replace(&mut self.node_mut(node).out, out));
@@ -199,6 +189,13 @@ impl World {
         let is_wanted = |place: &u32| wanted.contains(&self.node(*place).id);
         let places: Vec<u32> = (0..self.nodes.len() as u32).filter(is_wanted).collect();
         self.want_peers(node, places);
+    }
+}
+
+/// Empties a list. Most lists of a burst are empty.
+fn each<T>(list: &mut Vec<T>, perform: impl FnMut(T)) {
+    if !list.is_empty() {
+        list.drain(..).for_each(perform);
     }
 }
 

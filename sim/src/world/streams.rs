@@ -20,7 +20,7 @@ use crate::check::UNDRAINED;
 use crate::handle::CallError;
 use crate::history::{ClientId, Event, Fact};
 use crate::trace::Kind;
-use crate::wire::{OVERHEAD_BYTES, watch_bytes};
+use crate::wire::{OVERHEAD_BYTES, fold_watch, watch_bytes};
 
 pub struct Stream {
     conn: u32,
@@ -192,10 +192,7 @@ impl World {
         self.fold(Kind::Watch, 0, |out| {
             out.extend_from_slice(&client.0.to_le_bytes());
             out.extend_from_slice(&stream.0.to_le_bytes());
-            message.head.encode(out).expect("a Vec grows");
-            for event in message.events.as_slice() {
-                event.encode_length_delimited(out).expect("a Vec grows");
-            }
+            fold_watch(&message, out);
         });
         let state = self.streams.get_mut(&stream).expect("looked up above");
         state.inbox.push_back((bytes, message));
