@@ -17,7 +17,7 @@ use crate::pb::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 
 /// Decodes the data of a normal entry that is not empty.
 ///
-/// Every member decodes every entry, and nearly all are puts: those are read by hand, at a quarter of
+/// Every member decodes every entry, and nearly all are puts: those are read by hand, at a part of
 /// what prost takes. Keys and values are slices of `data`.
 pub fn decode(data: &Bytes) -> Result<InternalRaftRequest, DecodeError> {
     match decode_put(data) {
