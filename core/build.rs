@@ -29,8 +29,5 @@ fn main() {
     for field in request.field.iter().filter(|field| is_unusual(field.name())) {
         config.boxed(format!(".etcdserverpb.InternalRaftRequest.{}", field.name()));
     }
-    config
-        .bytes(["."])
-        .compile_fds(descriptors)
-        .expect("prost generates from our descriptors");
+    config.bytes(["."]).compile_fds(descriptors).expect("prost generates from our descriptors");
 }

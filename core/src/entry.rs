@@ -17,7 +17,7 @@ use crate::pb::etcdserverpb::{InternalRaftRequest, PutRequest, RequestHeader};
 
 /// Decodes the data of a normal entry that is not empty.
 ///
-/// Every member decodes every entry, and nearly all are puts: those are read by hand, at a quarter of
+/// Every member decodes every entry, and nearly all are puts: those are read by hand, at a part of
 /// what prost takes. Keys and values are slices of `data`.
 pub fn decode(data: &Bytes) -> Result<InternalRaftRequest, DecodeError> {
     match decode_put(data) {
@@ -82,15 +82,16 @@ impl Reader<'_> {
 
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
-        for shift in (0..63).step_by(7) {
+        for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at)?;
             self.at += 1;
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return Some(value);
+                // The tenth byte has one bit left to give.
+                return (shift < 63 || byte < 2).then_some(value);
             }
         }
-        None // ten bytes: a negative number, or nonsense
+        None
     }
 
     /// A length and where what it measures lies; stays at its start.

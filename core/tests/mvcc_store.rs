@@ -316,7 +316,8 @@ fn compaction_takes_the_same_rows_whether_they_lie_close_or_far() {
         flush(&mut store, &mut now);
         let rows = |store: &Store| store.pin_snapshot().expect("a snapshot").size_hint().0;
         let (rows_before, live) = (rows(&store), range_all(&store.reader(), 0));
-        compacted(&mut store, last + 1, store.revision()).expect("the current revision");
+        let current = store.revision();
+        compacted(&mut store, last + 1, current).expect("the current revision");
         flush(&mut store, &mut now);
         let reopened = open(&files.crash(Loss::Everything));
         assert_eq!(rows(&store), rows(&reopened), "what was counted is what is there");

@@ -104,7 +104,8 @@ impl Member {
     /// Takes the ticks that are due, and notes what became of a compaction. One that failed is tried
     /// again at the next tick.
     pub(super) fn auto_compact(&mut self) {
-        let is_idle = |auto: &mut AutoCompactor| auto.under_way.is_none() && self.now < auto.next_at;
+        let is_idle =
+            |auto: &mut AutoCompactor| auto.under_way.is_none() && self.now < auto.next_at;
         let Some(mut auto) = self.auto_compactor.take_if(|auto| !is_idle(auto)) else { return };
         self.settle_auto_compaction(&mut auto);
         while auto.next_at <= self.now {

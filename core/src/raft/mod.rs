@@ -19,5 +19,5 @@ mod storage;
 
 pub use convert::{conf_change_v2, conf_state_from_pb, conf_state_to_pb, message_from_pb};
 pub(crate) use node::mix;
-pub use node::{RaftOutput, RaftNode, Restart};
+pub use node::{RaftNode, RaftOutput, Restart};
 pub use reads::ReadRounds;

@@ -64,11 +64,9 @@ pub(super) fn put_record(
     // Length field, three tags, type, two varints; gathered here and appended at once.
     let mut front = [0; LENGTH_BYTES + 3 + 1 + 2 * VARINT_BYTES_MAX];
     let mut at = LENGTH_BYTES;
-    for (tag, value) in [
-        (TAG_TYPE, record_type as u64),
-        (TAG_CRC, u64::from(crc)),
-        (TAG_DATA, data_len as u64),
-    ] {
+    for (tag, value) in
+        [(TAG_TYPE, record_type as u64), (TAG_CRC, u64::from(crc)), (TAG_DATA, data_len as u64)]
+    {
         if tag != TAG_DATA || has_data {
             front[at] = tag;
             at += 1;
