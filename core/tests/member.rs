@@ -371,7 +371,7 @@ fn an_answer_to_an_earlier_life_renews_no_lease_of_this_one() {
     }
     let follower = c.followers()[0];
     // Asks for a renewal; the question goes no further than this.
-    let mut ask = |c: &mut Cluster, id: i64| {
+    let ask = |c: &mut Cluster, id: i64| {
         let alive = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id });
         let request = c.submit(follower, alive);
         let mut out = Outputs::default();

@@ -219,10 +219,10 @@ impl World {
     }
 
     fn run_burst(&mut self, node: u32) -> Burst {
-        let (now, cpu) = (self.kernel.now(), self.config.cpu);
+        let now = self.kernel.now();
         self.probes.enter(self.node(node).id.0);
         let n = self.node_mut(node);
-        let local = n.clock.local(now);
+        let (local, cpu) = (n.clock.local(now), n.cpu);
         let Process::Up(member) = &mut n.process else {
             unreachable!("only a member that is up is kicked");
         };

@@ -122,7 +122,7 @@ impl World {
         }
         let now = self.now_ns();
         let (kind, rows) = (job.kind(), job.rows() as u64);
-        let backend_row_ns = self.config.cpu.backend_row_ns;
+        let backend_row_ns = self.node(node).cpu.backend_row_ns;
         self.probes.enter(self.node(node).id.0);
         let n = self.node_mut(node);
         let (id, epoch) = (n.id.0, n.epoch);

@@ -157,6 +157,16 @@ fn work_queues_for_the_cpu_and_a_slow_one_takes_a_multiple() {
     assert!(with_four < slow_hundred, "{with_four:?} with four cores, {slow_hundred:?} with one");
 }
 
+/// A member's own CPU is meant for all it does, not for its reads alone: here a request costs 5 ms.
+#[test]
+fn a_members_own_cpu_is_what_its_bursts_cost() {
+    let mut config = SimConfig::new(3);
+    let slow = detkv_sim::cpu::CpuModel { request_ns: 5_000_000, ..Default::default() };
+    config.cpus = (1..=3).map(|id| (id, slow)).collect();
+    let (one, _) = reads(config, None);
+    assert!((ms(5)..ms(7)).contains(&one), "{one:?}");
+}
+
 #[test]
 fn an_overloaded_leader_answers_late_and_loses_nothing() {
     let slow = CpuSlow { node: Target::Leader, factor: 300, duration: 3 * SECOND };
