@@ -182,7 +182,7 @@ mod tests {
         let (block, _) = block.split_once("```").expect("the block ends");
         let parse = |text: &str| Scenario::parse("readme", "README.md", text, &read_incident);
         let scenario = parse(block).expect("it parses");
-        assert_eq!((scenario.workloads.len(), scenario.faults.len()), (12, 1));
+        assert_eq!((scenario.workloads.len(), scenario.faults.len()), (13, 1));
         parse(&variant::of(block, "hdd")).expect("its variant parses");
     }
 
