@@ -9,6 +9,9 @@ pub const BURST_BYTES_MAX: usize = 1 << 20;
 
 /// Raft append message, bytes of entries (etcd's value).
 pub const APPEND_BYTES_MAX: u64 = 1 << 20;
+/// Append message to a peer whose log's end is not known yet, bytes of entries: half a heartbeat on a link of
+/// 10 Mbit/s.
+pub const PROBE_BYTES_MAX: u64 = 64 << 10;
 /// Append messages in flight to one peer before it is probed again.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 256;
 /// Bytes handed to the WAL and not yet synced; past it proposals are refused.

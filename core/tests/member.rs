@@ -149,6 +149,27 @@ fn a_lost_acknowledgement_comes_again_after_a_heartbeat() {
     assert!(matches!(c.reply(leader, id), Some(Ok(_))), "the next heartbeats brought it");
 }
 
+/// On a slow link a probe is repeated with every heartbeat that was under way before it.
+#[test]
+fn a_peer_whose_log_is_not_known_is_sent_little_and_then_each_entry_once() {
+    let mut c = three();
+    let leader = c.elect();
+    let follower = c.followers()[0];
+    c.isolated.insert(follower);
+    let value = "v".repeat(8 << 10);
+    for n in 0..40 {
+        c.put(leader, &format!("key-{n}"), &value);
+    }
+    c.appends.clear();
+    c.isolated.clear();
+    c.ms(500);
+    let sent: Vec<usize> =
+        c.appends.iter().filter(|(to, _)| *to == follower).map(|(_, bytes)| *bytes).collect();
+    assert!((8 << 10..=64 << 10).contains(&sent[0]), "the probe: {sent:?}");
+    assert!(sent.iter().sum::<usize>() < 41 * (9 << 10), "no entry comes twice: {sent:?}");
+    c.assert_converged();
+}
+
 #[test]
 fn members_publish_themselves_and_agree_on_a_version() {
     let mut c = three();

@@ -13,6 +13,7 @@
 
 mod alone;
 mod change;
+mod probe;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -353,7 +354,10 @@ impl RaftNode {
         }
         out.read_states.append(&mut ready.take_read_states());
         let mut messages = ready.take_messages();
-        messages.drain(..).for_each(|m| send(m, out));
+        for mut m in messages.drain(..) {
+            self.shorten_probe(&mut m);
+            send(m, out);
+        }
         self.reuse(messages);
         let waiting = ready.take_persisted_messages();
         if !waiting.is_empty() {

@@ -176,6 +176,8 @@ pub struct Cluster {
     pub steps: u64,
     /// Answers to appends that reached their receiver.
     pub append_answers: u64,
+    /// Appends with entries that reached their receiver: to whom, bytes of the entries' data.
+    pub appends: Vec<(MemberId, usize)>,
     /// While this is true answers to appends are lost.
     pub lose_append_answers: bool,
 }
@@ -205,6 +207,7 @@ impl Cluster {
             next_request: 0,
             steps: 0,
             append_answers: 0,
+            appends: Vec::new(),
             lose_append_answers: false,
         };
         for member in &boot {
@@ -371,6 +374,9 @@ impl Cluster {
                     }
                     self.append_answers += 1;
                 }
+                if let Some(bytes) = append_bytes(&frame) {
+                    self.appends.push((to, bytes));
+                }
                 self.input(to, Input::Peer { from, frame });
                 reached.insert(to);
             }
@@ -495,6 +501,14 @@ impl Cluster {
 fn is_append_answer(frame: &Frame) -> bool {
     const MSG_APPEND_RESPONSE: u32 = 4;
     matches!(&frame.body, Some(Body::Raft(m)) if m.msg_type == MSG_APPEND_RESPONSE)
+}
+
+/// Bytes of the entries that an append carries; none for one that carries no entries.
+fn append_bytes(frame: &Frame) -> Option<usize> {
+    const MSG_APPEND: u32 = 3;
+    let Some(Body::Raft(m)) = &frame.body else { return None };
+    let carries = m.msg_type == MSG_APPEND && !m.entries.is_empty();
+    carries.then(|| m.entries.iter().map(|entry| entry.data.len()).sum())
 }
 
 fn is_snapshot(frame: &Frame) -> bool {
