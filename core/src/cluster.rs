@@ -135,6 +135,11 @@ impl Cluster {
         self.removed.iter().copied()
     }
 
+    /// Neither a member nor removed.
+    pub fn is_unheard_of(&self, id: MemberId) -> bool {
+        self.member(id).is_none() && !self.is_removed(id)
+    }
+
     /// By ascending id.
     pub fn members(&self) -> impl Iterator<Item = &MemberInfo> {
         self.members.values()

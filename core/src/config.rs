@@ -134,6 +134,14 @@ impl Config {
         }
     }
 
+    /// Where peers reach this member, as its own flags have it. After a restart the ids in
+    /// `initial_cluster` may be older than its own, which is on its disk.
+    pub fn own_peer_urls(&self) -> &[String] {
+        let own = self.initial_cluster.iter().find(|m| m.id == self.id);
+        let own = own.or_else(|| self.initial_cluster.iter().find(|m| m.name == self.name));
+        own.map_or(&[], |m| &m.peer_urls)
+    }
+
     /// Server request timeout: 5 s + 2 × election (surface spec §10.3).
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election

@@ -50,6 +50,11 @@ pub enum Input {
     RefusedAsRemoved {
         peer: MemberId,
     },
+    /// Somebody of this cluster whom the member has not named a peer asks for a connection, and says
+    /// where it is itself (etcd: a remote).
+    Remote {
+        peer: Peer,
+    },
     /// The message connection to a peer came up.
     PeerUp {
         peer: MemberId,

@@ -345,6 +345,37 @@ fn a_removed_member_stays_out_whatever_it_missed() {
     assert!(c.put(leader, "k", "w") > 2);
 }
 
+/// It is behind the log of everybody, and the only one who can send it a snapshot is one that its member list
+/// does not name: unless it answers strangers, it stays behind for ever.
+#[test]
+fn one_that_missed_a_join_is_caught_up_by_the_new_member() {
+    let mut c = Cluster::with(3, 7, |config| {
+        (config.snapshot_count, config.snapshot_catchup_entries) = (8, 2);
+    });
+    let leader = c.elect();
+    c.put(leader, "k", "v");
+    c.ms(6_000);
+    let [missed, other] = c.followers()[..] else { panic!() };
+    c.isolated.insert(missed);
+    let new = grow(&mut c, leader, 8, true);
+    c.call(leader, promote(new)).expect("it has everything");
+    for n in 0..40 {
+        c.put(leader, "k", &n.to_string());
+    }
+    c.ms(6_000);
+    let target_id = new.0;
+    let moves = Request::MoveLeader(pb::MoveLeaderRequest { target_id });
+    c.call(leader, moves).expect("the new member leads");
+    c.call(other, remove(leader)).expect("the old leader goes");
+    c.ms(2_000);
+    assert_eq!((c.leader(), voters(&c, missed).contains(&new)), (Some(new), false));
+
+    c.isolated.remove(&missed);
+    c.ms(3_000);
+    assert_eq!(voters(&c, missed), voters(&c, new));
+    assert_eq!(c.get(missed, "k").as_deref(), Some("39"));
+}
+
 #[test]
 fn a_lost_disk_is_replaced_under_a_new_id() {
     let (mut c, leader) = healthy(3, Profile::Decoupled);

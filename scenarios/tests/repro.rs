@@ -22,3 +22,10 @@ fn a_log_that_met_the_end_of_the_space_opens_again() {
     passing_runs(&repro("full-log-disk"), "coupled", 7..8);
     passing_runs(&repro("full-log-disk"), "coupled", 12..13);
 }
+
+/// A follower without power and network missed that a member joined and came to lead. It answered nobody whom its own
+/// member list did not name, so the snapshot that would have told it was never sent.
+#[test]
+fn a_follower_that_missed_a_join_is_caught_up_by_the_new_leader() {
+    passing_runs(&repro("missed-join"), "decoupled", 10389..10390);
+}

@@ -20,6 +20,7 @@ use crate::pb::etcdserverpb as pb;
 use crate::pb::peer::{self, Frame, forward_refused::Refusal, frame::Body};
 use crate::pb::raftpb;
 use crate::raft::{conf_change_v2, conf_state_to_pb};
+use crate::sometimes;
 
 /// A peer counts as connected after so long without a break (etcd's value).
 const HEALTHY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
@@ -30,6 +31,9 @@ const READY_PERCENT: u64 = 90;
 
 /// Heartbeats for which the connection to a removed member is kept.
 const FAREWELL_HEARTBEATS: u32 = 10;
+
+/// Remotes that are connected to at once.
+const REMOTES_MAX: usize = 16;
 
 /// Changes kept for [`Member::take_changes`].
 const CHANGES_KEPT: usize = 64;
@@ -416,10 +420,13 @@ impl Member {
         true
     }
 
-    /// Whom the driver connects to: everybody else, and who was removed a moment ago, that the
-    /// commit of its removal may reach it.
-    pub(super) fn peers(&self) -> Vec<Peer> {
+    /// Whom the driver connects to: everybody else, who was removed a moment ago, that the commit of
+    /// its removal may reach it, and remotes.
+    pub(super) fn peers(&mut self) -> Vec<Peer> {
+        // Of these the member list says more by now.
+        self.remotes.retain(|remote| self.cluster.is_unheard_of(remote.id));
         let mut peers = self.cluster.peers_of(self.config.id);
+        peers.extend(self.remotes.iter().cloned());
         let leaving = self.farewells.iter().map(|(peer, _)| peer);
         peers.extend(leaving.filter(|peer| peer.id != self.config.id).cloned());
         peers
@@ -432,6 +439,29 @@ impl Member {
         let before = self.farewells.len();
         self.farewells.retain(|(_, until)| self.now < *until);
         self.peers_changed |= self.farewells.len() != before;
+    }
+
+    /// Somebody of this cluster whom the member list here has never had. It joined after all that this
+    /// member has applied; and should it lead by now, it alone can bring this member further, which takes
+    /// answers.
+    pub(super) fn handle_remote(&mut self, peer: Peer) {
+        let is_news = !self.remotes.contains(&peer);
+        let is_stranger = peer.id != self.config.id && self.cluster.is_unheard_of(peer.id);
+        if !is_news || !is_stranger || peer.urls.is_empty() {
+            return;
+        }
+        sometimes!("membership.remote");
+        self.remotes.retain(|remote| remote.id != peer.id);
+        if self.remotes.len() == REMOTES_MAX {
+            self.remotes.remove(0);
+        }
+        let fields = vec![
+            ("remote-peer-id", peer.id.to_string()),
+            ("remote-peer-urls", peer.urls.join(",")),
+        ];
+        self.log(Level::Info, "added remote peer", fields);
+        self.remotes.push(peer);
+        self.peers_changed = true;
     }
 
     /// A peer that is a member says that we were removed: we did not see it ourselves.

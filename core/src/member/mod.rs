@@ -104,6 +104,8 @@ pub struct Member {
     pub(crate) changes: std::collections::VecDeque<AppliedChange>,
     /// Removed members that still have to hear of it, until when.
     pub(crate) farewells: Vec<(Peer, Instant)>,
+    /// Who talks to this member and joined after all that it has applied; oldest first.
+    pub(crate) remotes: Vec<Peer>,
     /// What peers said of themselves: wire version to use with them, etcd's version.
     pub(crate) peer_versions: std::collections::BTreeMap<MemberId, (u32, String)>,
 
@@ -189,6 +191,7 @@ impl Member {
             peers_up: Default::default(),
             changes: Default::default(),
             farewells: Vec::new(),
+            remotes: Vec::new(),
             peer_versions: Default::default(),
             raft_frames: Vec::new(),
             frames: Vec::new(),
@@ -279,6 +282,7 @@ impl Member {
                 self.peer_versions.insert(peer, (wire, version));
                 self.lead.introduced = false;
             }
+            Input::Remote { peer } => self.handle_remote(peer),
             Input::RefusedAsRemoved { peer } => self.handle_refused_as_removed(peer),
             Input::PeerUp { peer } => {
                 self.peers_up.entry(peer).or_insert(self.now);

@@ -58,6 +58,7 @@ pub const MARKS: &[Named] = &[
     ("snapshot.installed", "a received snapshot became the store"),
     ("snapshot.install-finished-by-recovery", "a crash cut an install short after its record"),
     ("snapshot.leftover-removed", "recovery removed what a crash left of a transfer"),
+    ("membership.remote", "a member met one that joined after all that it had applied"),
     ("recovery.backend-behind", "entries of the log were applied again"),
     ("recovery.term-from-entries", "the log had a newer term than its hard state"),
     ("reads.retried", "a ReadIndex round was not answered in time"),

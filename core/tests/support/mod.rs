@@ -14,7 +14,7 @@ use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::{Frame, frame::Body};
 use detkv_core::{
     ApiError, BootMember, Config, DiskAction, DiskOp, Files, Halt, Input, Instant, Lane, LogLine,
-    Member, MemberId, Outputs, Profile, Recovery, RecoveryStep, Role, Ticket,
+    Member, MemberId, Outputs, Peer, Profile, Recovery, RecoveryStep, Role, Ticket,
 };
 
 type Inode = Arc<Mutex<Vec<u8>>>;
@@ -135,6 +135,8 @@ pub struct Node {
     pub replies: Vec<(RequestId, Result<Response, ApiError>)>,
     pub watch: Vec<(StreamId, WatchMessage)>,
     pub halt: Option<Halt>,
+    /// Whom it wants to be connected to.
+    peers: BTreeSet<MemberId>,
     /// Of all its lives.
     pub log_lines: Vec<LogLine>,
 }
@@ -154,6 +156,7 @@ impl Node {
             replies: Vec::new(),
             watch: Vec::new(),
             halt: None,
+            peers: BTreeSet::new(),
             log_lines: Vec::new(),
         }
     }
@@ -323,6 +326,9 @@ impl Cluster {
             node.replies.append(&mut out.replies);
             node.watch.append(&mut out.watch);
             node.log_lines.append(&mut out.log_lines);
+            if let Some(peers) = out.peers {
+                node.peers = peers.into_iter().map(|peer| peer.id).collect();
+            }
             if let Some(halt) = out.halt {
                 node.halt = Some(halt);
                 node.member = None;
@@ -364,6 +370,9 @@ impl Cluster {
                 if self.isolated.contains(&from) || self.isolated.contains(&to) {
                     continue;
                 }
+                if !self.is_connected(from, to) {
+                    continue;
+                }
                 if self.hold_snapshots && is_snapshot(&frame) {
                     self.held.push((from, to, frame));
                     continue;
@@ -382,6 +391,18 @@ impl Cluster {
             }
             reached.into_iter().for_each(|to| self.poll(to));
         }
+    }
+
+    /// Whether the two want each other. One that is not wanted where it dials says who it is.
+    fn is_connected(&mut self, from: MemberId, to: MemberId) -> bool {
+        let wants = |a, b| self.nodes.get(&a).is_some_and(|node: &Node| node.peers.contains(&b));
+        let (dials, is_known) = (wants(from, to), wants(to, from));
+        if dials && !is_known {
+            let urls = self.nodes[&from].config.own_peer_urls().to_vec();
+            self.input(to, Input::Remote { peer: Peer { id: from, urls } });
+            self.poll(to);
+        }
+        dials && is_known
     }
 
     /// Lets `d` of virtual time pass.

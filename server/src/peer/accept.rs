@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use detkv_core::MemberId;
 use detkv_core::config::WIRE_VERSION_MIN;
 use detkv_core::pb::peer::{Hello, LaneKind};
+use detkv_core::{Input, MemberId, Peer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::link::{HANDSHAKE_TIMEOUT, configure};
 use super::{Greeted, Identity, Shared, members, wire};
 use crate::client::Client;
+use crate::inbox::Event;
 use crate::logs;
 
 /// Connections that may be in their handshake at once.
@@ -61,7 +62,14 @@ async fn greet(mut stream: TcpStream, shared: &Shared, client: &Client) -> Resul
     let removed = shared.removed.lock().contains(&from);
     let checked = check(&hello, shared.identity, removed).and_then(|lane| {
         let link = shared.accepting.lock().get(&(from, lane)).cloned();
-        link.ok_or_else(|| format!("{from} is not a member of the cluster"))
+        link.ok_or_else(|| {
+            // One that joined after all that we have applied may be the one we need. The member decides;
+            // if it wants to talk, the next dial finds a link, or ours is the next to dial.
+            let peer = Peer { id: from, urls: hello.peer_urls.clone() };
+            // A closed inbox means that the process is ending.
+            let _ = shared.inbox.push(Event::Input(Input::Remote { peer }));
+            format!("{from} is not a member of the cluster")
+        })
     });
     let refused = checked.as_ref().err().cloned().unwrap_or_default();
     let answer = Hello { refused, removed, ..shared.hello(hello.from, hello.lane) };

@@ -67,6 +67,8 @@ pub struct Shared {
     /// The highest peer wire version we speak, and the version we show.
     pub wire_version: u32,
     pub server_version: String,
+    /// Where peers reach us.
+    peer_urls: Vec<String>,
     /// Ids that were removed from the cluster: told so, and refused.
     removed: Mutex<BTreeSet<MemberId>>,
     /// True once the driver has said who the peers are: until then nobody can be told from a stranger.
@@ -83,6 +85,7 @@ impl Shared {
             metrics,
             wire_version: config.wire_version,
             server_version: config.version.clone(),
+            peer_urls: config.own_peer_urls().to_vec(),
             removed: Mutex::default(),
             known: watch::Sender::new(false),
             accepting: Mutex::default(),
@@ -98,6 +101,7 @@ impl Shared {
             to,
             lane,
             server_version: self.server_version.clone(),
+            peer_urls: self.peer_urls.clone(),
             ..Hello::default()
         }
     }

@@ -209,6 +209,46 @@ async fn a_member_with_a_lost_disk_is_replaced_at_the_same_address() {
     load.check(&members).await;
 }
 
+/// Started again, it is behind the log of the leader, of whom its own member list knows nothing.
+#[tokio::test]
+async fn one_that_was_down_while_a_member_joined_is_caught_up_by_the_new_member() {
+    let flags = ["--strict-reconfig-check=false", "--snapshot-count", "50"];
+    let mut cluster = Cluster::start(3, &flags);
+    let leader = cluster.leader().await;
+    let (down, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.members[down].kill();
+    let ports = free_ports(2);
+    let added = add(&cluster.members[leader], ports[1], true).await;
+    let target_id = added.member.expect("who was added").id;
+    let joiner = cluster.lay_out_joiner("m3", ports[0], ports[1]);
+    let args = [joiner.args(), flags.map(str::to_owned).to_vec()].concat();
+    joiner.set_args(args);
+    joiner.start();
+    joiner.wait_ready();
+    promote(&cluster.members[leader], target_id).await;
+
+    let mut kv = cluster.members[leader].kv().await;
+    for n in 0..200 {
+        kv.put(put("k", n.to_string())).await.expect("three of four are up");
+    }
+    let old = id_of(&cluster.members[leader]).await;
+    let mut maintenance = MaintenanceClient::new(cluster.members[leader].channel().await);
+    let moves = pb::MoveLeaderRequest { target_id };
+    maintenance.move_leader(moves).await.expect("the new member leads");
+    remove(&cluster.members[other], old).await;
+
+    cluster.members[down].start();
+    cluster.members[down].wait_ready();
+    eventually("it has the newest value and the new list", async || {
+        let member = &cluster.members[down];
+        let Ok(read) = member.kv().await.range(get("k")).await else { return false };
+        let kvs = read.into_inner().kvs;
+        let is_newest = kvs.first().is_some_and(|kv| kv.value == b"199"[..]);
+        is_newest && list(member).await.iter().any(|m| m.id == target_id)
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn flags_that_do_not_match_the_cluster_are_refused() {
     let mut cluster = Cluster::start(1, &[]);

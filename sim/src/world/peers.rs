@@ -9,10 +9,10 @@
 //! * A cut link: frames wait for the retransmission; past the timeout the connection is given up and
 //!   what waited is lost with it.
 
-use detkv_core::MemberId;
 use detkv_core::event::Input;
 use detkv_core::pb::peer::Frame;
 use detkv_core::pb::peer::frame::Body;
+use detkv_core::{MemberId, Peer};
 
 use super::sites::{Passed, frame_name};
 use super::{Event, FrameLane, Packet, World};
@@ -120,10 +120,17 @@ impl World {
             return self.dial(conn, self.redial_ns());
         }
         let peer = self.node(to).id;
-        // The handshake: the acceptor knows who was removed, and both say their versions.
+        // The handshake: the acceptor knows who is a member and who was removed, and both say their versions.
         if self.node(to).refuses.contains(&self.node(from).id) {
             self.fold_connection(from, peer, 3);
             self.give(from, Input::RefusedAsRemoved { peer }, 0);
+            return self.dial(conn, self.redial_ns());
+        }
+        let dialer = self.node(from).id;
+        if !self.node(to).wanted.contains(&dialer) {
+            let urls = self.node(from).config.own_peer_urls().to_vec();
+            self.fold_connection(to, dialer, 4);
+            self.give(to, Input::Remote { peer: Peer { id: dialer, urls } }, 0);
             return self.dial(conn, self.redial_ns());
         }
         let to_epoch = self.node(to).epoch;
