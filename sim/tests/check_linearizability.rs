@@ -339,6 +339,65 @@ fn checker_lets_go_of_what_nobody_saw() {
     rejects(&script, &Linearizability, "read result");
 }
 
+/// "b" holds one of two lost writes that nobody saw; "a" is at revision 2, "d" at 4, both known.
+fn one_key_unknown() -> Script {
+    let mut script = Script::new();
+    script.run(1, put("a", "1"));
+    let lost = ["b", "c"].map(|key| script.call(1, put(key, "1")));
+    lost.iter().for_each(|op| script.fail(*op, Failure::Unknown));
+    script.take_effect(lost[0]);
+    script.run(2, put("d", "1"));
+    script
+}
+
+#[test]
+fn checker_knows_all_of_a_lost_txn_by_one_of_its_rows() {
+    use pb::request_op::Request as Op;
+    let delete_a = pb::DeleteRangeRequest { key: bytes("a"), ..Default::default() };
+    let ops = [Op::RequestPut(put_request("b", "2")), Op::RequestDeleteRange(delete_a)];
+    let ops = ops.map(|op| pb::RequestOp { request: Some(op) }).to_vec();
+    let plain = pb::TxnRequest { success: ops.clone(), ..Default::default() };
+    let Request::Txn(guarded) = guarded_put("b", 3, "2") else { panic!("a guarded put is a txn") };
+    // Whether the guard holds cannot be told: what "b" was is not known.
+    for txn in [plain, pb::TxnRequest { success: ops, ..guarded }] {
+        let mut script = one_key_unknown();
+        let old = script.store.run(&get("a"));
+        let lost = script.call(1, Request::Txn(txn));
+        script.fail(lost, Failure::Unknown);
+        script.take_effect(lost);
+        script.run(2, get("b"));
+        script.run(2, get("a"));
+        script.run(2, get_serializable("a"));
+        accepts(&script, &Linearizability);
+        accepts(&script, &Serializable);
+        // Known to be gone: a row of it is of no state.
+        let read = script.call(3, get_serializable("a"));
+        script.answer(read, with_revision(old, 5));
+        rejects(&script, &Serializable, "no past state");
+    }
+}
+
+#[test]
+fn checker_lets_go_of_what_an_unknown_change_may_have_done_beside_what_was_seen() {
+    let mut script = Script::new();
+    let grant = pb::LeaseGrantRequest { ttl: 5, id: 7 };
+    script.run(1, Request::LeaseGrant(grant));
+    script.run(1, put("d", "1"));
+    let leased = |key| Request::Put(pb::PutRequest { lease: 7, ..put_request(key, "1") });
+    let lost = ["b", "c"].map(|key| script.call(1, leased(key)));
+    lost.iter().for_each(|op| script.fail(*op, Failure::Unknown));
+    script.take_effect(lost[0]);
+    script.run(2, leased("a"));
+    // Of the keys that go together only one is watched, and whose it was is not known.
+    script.store.expire(7);
+    script.watched(watch_from("b", 5));
+    script.run(2, get("a"));
+    accepts(&script, &Linearizability);
+    let read = script.call(2, get("d"));
+    script.answer(read, with_revision(Script::new().store.run(&get("d")), 5));
+    rejects(&script, &Linearizability, "read result");
+}
+
 #[test]
 fn checker_accepts_a_stale_serializable_read_and_rejects_one_of_no_state() {
     let (mut script, _) = two_puts();

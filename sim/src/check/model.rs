@@ -141,6 +141,11 @@ impl<'m, 'h> View<'m, 'h> {
         }
     }
 
+    /// Takes `slot` for what the key held, where that is not known. The compares of a txn do not see it.
+    pub fn suppose(&mut self, rank: Rank, slot: Slot) {
+        self.overlay.insert(rank, slot);
+    }
+
     fn change(&mut self, rank: Rank, slot: Slot) {
         self.overlay.insert(rank, slot);
         self.effects.push(Effect { rank, slot });
@@ -252,6 +257,20 @@ impl<'m, 'h> View<'m, 'h> {
             return Err(format!("{} answers for {} operations", got.answers.len(), ops.len()));
         }
         self.branch(ops, got.map(|got| &**got))
+    }
+
+    /// What the compares of a txn without an answer may have come to.
+    pub fn outcomes(&self, txn: &TxnCall) -> &'static [bool] {
+        match self.compares_hold(&txn.compares) {
+            Some(true) => &[true],
+            Some(false) => &[false],
+            None => &[true, false],
+        }
+    }
+
+    /// The branch of a txn without an answer that one of its `outcomes` takes.
+    pub fn outcome_op(&mut self, txn: &TxnCall, succeeded: bool) -> Result<(), Mismatch> {
+        self.branch(if succeeded { &txn.success } else { &txn.failure }, None)
     }
 
     fn branch(&mut self, ops: &[Op], got: Option<&TxnAnswer>) -> Result<(), Mismatch> {

@@ -335,10 +335,29 @@ impl<'h> Replayer<'h> {
             return Ok(self.common(revision, explanations));
         }
         if !self.log.unknown.is_empty() {
-            return Ok(seen.as_effects(model));
+            return Ok(self.partly_seen(revision, seen, deadline));
         }
         let (message, ops) = seen.unexplained(model, revision);
         Err(Violation::new("nothing explains a change", message, ops))
+    }
+
+    /// What was seen of a change that depends on something unknown; the rest of it may have touched more.
+    fn partly_seen(&mut self, revision: i64, seen: &Seen, deadline: Instant) -> Vec<Effect> {
+        let mut effects = seen.as_effects(&self.log.model);
+        if seen.is_whole() {
+            return effects;
+        }
+        let mut touched = self.unknowns.touchable_with(&self.log.model, seen, deadline);
+        if !seen.has_puts() {
+            // A lease that ended, nobody knows which.
+            touched.extend(self.attached.values().flatten());
+        }
+        effects.iter().for_each(|effect| _ = touched.remove(&effect.rank));
+        if !touched.is_empty() {
+            self.log.unknown.insert(revision);
+        }
+        effects.extend(touched.into_iter().map(|rank| Effect { rank, slot: Slot::Unknown }));
+        effects
     }
 
     fn common(&mut self, revision: i64, explanations: Vec<Vec<Effect>>) -> Vec<Effect> {

@@ -3,6 +3,8 @@
 //! The state before each revision is known, so whether a given write explains what was seen does not
 //! depend on the other choices: the pairs form a bipartite graph, and a matching that leaves no seen
 //! revision alone is an explanation. Almost always each revision has one candidate.
+//!
+//! What a key held may itself be unknown. Then a row that was seen of it tells: a put raises the version by one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +12,10 @@ use detkv_core::Instant;
 use rustc_hash::FxHashMap;
 
 use super::Violation;
-use super::model::{Effect, Model, Rank, Slot};
+use super::model::{Effect, Model, Rank, Slot, View};
 use super::replay::effects_of;
 use crate::history::{
-    Call, End, History, KeyId, KeyRange, Kv, Op, OpId, Outcome, TxnCall, WatchRecord,
+    Call, End, History, KeyId, KeyRange, Kv, Op, OpId, Operation, Outcome, TxnCall, WatchRecord,
 };
 
 /// What was seen of revisions that no acknowledged write claims.
@@ -141,6 +143,48 @@ impl Seen {
         }
         let puts = self.puts.iter().map(|kv| as_effect(model, kv.key, Some(*kv)));
         puts.chain(self.deletes.iter().map(|key| as_effect(model, *key, None))).collect()
+    }
+
+    /// Whether all that changed was seen.
+    pub fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    pub fn has_puts(&self) -> bool {
+        !self.puts.is_empty()
+    }
+
+    /// What each open write may have done at `revision`: a txn whose compares cannot be decided, either branch.
+    fn possible_effects(&self, model: &Model, op: &Operation, revision: i64) -> Vec<Vec<Effect>> {
+        let Call::Txn(txn) = &op.call else {
+            let mut view = self.view(model, revision);
+            let done = match &op.call {
+                Call::Put(put) => view.put_op(put, None),
+                Call::Delete(delete) => view.delete_op(delete, None),
+                _ => Ok(()),
+            };
+            return done.map(|()| view.effects).into_iter().collect();
+        };
+        let outcomes = self.view(model, revision).outcomes(txn).iter();
+        let effects = outcomes.filter_map(|succeeded| {
+            let mut view = self.view(model, revision);
+            view.outcome_op(txn, *succeeded).ok().map(|()| view.effects)
+        });
+        effects.collect()
+    }
+
+    /// The state before `revision`; of a key that is unknown there, what must have been for the row that was seen.
+    fn view<'m, 'h>(&self, model: &'m Model<'h>, revision: i64) -> View<'m, 'h> {
+        let mut view = View::new(model, revision - 1);
+        for kv in &self.puts {
+            let rank = model.rank(kv.key);
+            if model.at(rank, revision - 1) == Slot::Unknown {
+                let is_first = kv.version == 1;
+                let before = Kv { version: kv.version - 1, ..*kv };
+                view.suppose(rank, if is_first { Slot::Absent } else { Slot::Known(before) });
+            }
+        }
+        view
     }
 
     fn keys(&self) -> impl Iterator<Item = KeyId> {
@@ -278,7 +322,8 @@ impl Unknowns {
     ) -> Vec<Vec<Effect>> {
         let found = self.candidates(model, revision, seen, deadline);
         // Places are in the order of the calls.
-        let candidates: Vec<u32> = found.iter().map(|(place, _)| *place).collect();
+        let mut candidates: Vec<u32> = found.iter().map(|(place, _)| *place).collect();
+        candidates.dedup();
         if !candidates.is_empty() {
             self.holes.push(Hole { revision, candidates });
         }
@@ -302,9 +347,10 @@ impl Unknowns {
                 continue;
             }
             let operation = model.history.operation(open.id);
-            let Ok(effects) = effects_of(model, operation, revision, None) else { continue };
-            if !effects.is_empty() && seen.agrees_with(model, &effects) {
-                found.push((place, effects));
+            for effects in seen.possible_effects(model, operation, revision) {
+                if !effects.is_empty() && seen.agrees_with(model, &effects) {
+                    found.push((place, effects));
+                }
             }
         }
         found
@@ -343,6 +389,16 @@ impl Unknowns {
     pub fn touchable(&self, model: &Model, deadline: Instant) -> BTreeSet<Rank> {
         let open = self.open.iter().filter(|open| open.called <= deadline);
         open.flat_map(|open| &open.writes).flat_map(|keys| model.ranks(*keys)).collect()
+    }
+
+    /// Keys that an open write called by `deadline` could change together with all that was seen.
+    pub fn touchable_with(&self, model: &Model, seen: &Seen, deadline: Instant) -> BTreeSet<Rank> {
+        let ranks = |open: &Open| -> BTreeSet<Rank> {
+            open.writes.iter().flat_map(|keys| model.ranks(*keys)).collect()
+        };
+        let open = self.open.iter().filter(|open| open.called <= deadline).map(ranks);
+        let covers = |ranks: &BTreeSet<Rank>| seen.keys().all(|k| ranks.contains(&model.rank(k)));
+        open.filter(covers).flatten().collect()
     }
 
     /// Gives every explained revision a writer of its own.
