@@ -39,7 +39,9 @@ fn a_member_that_ends_at_once_is_reported_with_its_log_and_leaves_no_files() {
     let output = bench(dir.path(), &["--quick", "--allow-tmpfs", "--detkv", "/bin/sleep"]);
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(&output);
-    assert!(text.contains("sleep does not start: member m0 ended with"), "{text}");
+    // Whichever of the three was seen to have ended first.
+    let named = (0..3).any(|n| text.contains(&format!("does not start: member m{n} ended with")));
+    assert!(named, "{text}");
     assert!(text.contains("--name"), "the member's own words are shown: {text}");
     let left: Vec<_> = std::fs::read_dir(dir.path()).expect("readable").collect();
     assert!(left.is_empty(), "{left:?}");

@@ -102,13 +102,13 @@ pub fn lines(report: &TableReport) -> Vec<String> {
         lines.push(format!("{}: {}", scenario.name, scenario.about));
         let heads = scenario.profiles.iter().map(|profile| {
             let (name, runs, failed) = (&profile.name, profile.runs, profile.failures.len());
-            format!("{:>36}", format!("{name} ({runs} runs, {failed} failed)"))
+            format!("{:>40}", format!("{name} ({runs} runs, {failed} failed)"))
         });
         lines.push(format!("  {:<28}{}", "", heads.collect::<String>()));
         for row in &scenario.figures {
             let cell = |spread: &Option<Spread>| {
                 let text = spread.map_or("–".to_owned(), |spread| words(spread, &row.unit));
-                format!("{text:>36}")
+                format!("{text:>40}")
             };
             let cells: String = row.spreads.iter().map(cell).collect();
             lines.push(format!("  {:<28}{cells}", row.name));
