@@ -105,8 +105,8 @@ pub struct RaftNode {
     next_tick: Instant,
     /// The newest append that was answered to the leader: term and index.
     acknowledged: (u64, u64),
-    /// The last election timeout set: term and ticks.
-    timeout: (u64, usize),
+    /// The election timeout of a term, in ticks.
+    timeout: Option<(u64, usize)>,
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -179,7 +179,7 @@ impl RaftNode {
             installing: None,
             next_tick: now + Duration::from_nanos(phase),
             acknowledged: (0, 0),
-            timeout: (0, 0),
+            timeout: None,
         };
         node.draw_timeout();
         node
@@ -652,16 +652,21 @@ impl RaftNode {
 
     /// Overrides raft-rs' draw from the operating system's randomness: a function of seed, member
     /// and term alone, set again after every call that may have drawn (design §4).
+    ///
+    /// Chosen once per term: whether raft-rs drew again cannot be told (it may draw what was set),
+    /// so nothing may be drawn from our streams for it.
     fn draw_timeout(&mut self) {
-        let raft = &self.raw.raft;
-        if (raft.term, raft.randomized_election_timeout()) == self.timeout {
-            return; // nothing was drawn, or the same
+        let raft = &mut self.raw.raft;
+        if self.timeout.is_none_or(|(term, _)| term != raft.term) {
+            let lo = raft.election_timeout() as u64;
+            let draw = mix(self.seed ^ mix(self.id ^ mix(raft.term)));
+            let more = if buggify!("raft.shortest-timeout") { 0 } else { draw % lo };
+            self.timeout = Some((raft.term, (lo + more) as usize));
         }
-        let lo = self.raw.raft.election_timeout() as u64;
-        let draw = mix(self.seed ^ mix(self.id ^ mix(self.raw.raft.term)));
-        let more = if buggify!("raft.shortest-timeout") { 0 } else { draw % lo };
-        self.timeout = (self.raw.raft.term, (lo + more) as usize);
-        self.raw.raft.set_randomized_election_timeout(self.timeout.1);
+        let (_, ticks) = self.timeout.expect("chosen above");
+        if raft.randomized_election_timeout() != ticks {
+            raft.set_randomized_election_timeout(ticks);
+        }
     }
 }
 
