@@ -106,3 +106,32 @@ fn a_run_repeated_in_one_process_is_the_same_to_the_last_checkpoint() {
     assert_eq!(a.trace, b.trace);
     assert_eq!(a.history.facts(), b.history.facts());
 }
+
+/// Leaders pause again and again: every election draws a timeout in raft-rs, from the operating system.
+async fn elections(world: Handle) {
+    let second = Duration::from_secs(1);
+    for _ in 0..6 {
+        world.sleep(3 * second).await;
+        world.inject(Pause { node: Target::Leader, duration: 2 * second }.into());
+    }
+    world.sleep(5 * second).await;
+}
+
+/// What raft-rs draws is overwritten; whether it drew, and whether by chance what was set already, must move no
+/// stream of ours, not even that of the in-code fault that shortens timeouts.
+#[test]
+fn chance_in_raft_rs_decides_nothing_where_timeouts_are_shortened() {
+    let run = |seed| Sim::run(SimConfig { buggify: true, ..SimConfig::new(seed) }, elections);
+    let mut seen = 0;
+    for seed in 0..40 {
+        let first = run(seed);
+        if first.probes.sites.get("raft.shortest-timeout").is_none_or(|times| *times == 0) {
+            continue;
+        }
+        seen += 1;
+        for _ in 0..5 {
+            assert_eq!(first_difference(&first.trace, &run(seed).trace), None, "seed {seed}");
+        }
+    }
+    assert!(seen >= 4, "the site was active in {seen} of 40 runs");
+}
