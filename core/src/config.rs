@@ -78,6 +78,9 @@ pub struct Config {
     /// `Immediate` commits let the log go: shorter than `backend_sync_interval` only costs commits.
     pub backend_batch_interval: Duration,
     pub backend_batch_ops: usize,
+    /// The same while few changes wait (`limits::BACKEND_QUIET_OPS`): a commit costs as much for ten as for
+    /// hundreds of them.
+    pub backend_quiet_interval: Duration,
     /// Time between `Immediate` commits of the backend while it is busy.
     pub backend_sync_interval: Duration,
     pub watch_progress_interval: Duration,
@@ -122,6 +125,7 @@ impl Config {
             txn_ops_max: 128,
             backend_batch_interval: Duration::from_secs(1),
             backend_batch_ops: crate::limits::BACKEND_BATCH_OPS,
+            backend_quiet_interval: Duration::from_secs(5),
             backend_sync_interval: Duration::from_secs(1),
             watch_progress_interval: Duration::from_secs(600),
             auto_compaction: None,

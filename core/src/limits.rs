@@ -45,6 +45,10 @@ pub const LEASE_REVOKES_PER_ROUND: usize = 500;
 
 /// Backend batch: operations (etcd's value); the time bound is in the config.
 pub const BACKEND_BATCH_OPS: usize = 10_000;
+/// … or so many bytes of the file, whatever their number.
+pub const BACKEND_BATCH_BYTES: u64 = 16 << 20;
+/// With fewer operations than this waiting the store counts as quiet.
+pub const BACKEND_QUIET_OPS: usize = 500;
 /// Rows deleted by one compaction slice.
 pub const COMPACTION_SLICE_ROWS: usize = 1_000;
 /// Bytes of rows in one snapshot chunk.

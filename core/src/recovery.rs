@@ -11,6 +11,7 @@ use rand_core::SeedableRng;
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::event::{DiskAction, DiskOp, LaneQueue, SharedFiles};
+use crate::limits;
 use crate::member::{COPY_PREFIX, Member, Parts};
 use crate::mvcc::{DB_PATH, Store, StoreOptions};
 use crate::pb::raftpb;
@@ -177,9 +178,13 @@ impl Recovery {
     }
 
     fn open_store(&mut self, log: Recovered, now: Instant) -> Result<RecoveryStep, OpenError> {
+        let snapshot_count = usize::try_from(self.config.snapshot_count).unwrap_or(usize::MAX);
         let options = StoreOptions {
             batch_interval: self.config.backend_batch_interval,
             batch_ops: self.config.backend_batch_ops,
+            // A snapshot is of what is durable in the file: where one is soon due, so is a commit.
+            quiet_ops: limits::BACKEND_QUIET_OPS.min(snapshot_count),
+            quiet_interval: self.config.backend_quiet_interval,
             sync_interval: self.config.backend_sync_interval,
             resident_bytes_max: None,
         };

@@ -74,7 +74,7 @@ fn cluster_with_a_corrupt(c: &mut Cluster, of: impl Fn(&mut Cluster) -> MemberId
     for n in 0..50 {
         c.put(leader, &format!("k{}", n % 20), &format!("v{n}"));
     }
-    c.ms(3_000);
+    c.ms(6_000);
     let id = of(c);
     c.kill(id);
     corrupt(c, id, "k7");

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use detkv_core::api::{ReadReady, Request, Response};
 use detkv_core::error::ApiError;
 use detkv_core::mvcc::{
-    DB_PATH, ReadResult, Store, StoreEvent, StoreOptions, txn_is_read_only, validate,
+    Applied, DB_PATH, Previous, ReadResult, Store, StoreEvent, StoreOptions, txn_is_read_only,
+    validate,
 };
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::etcdserverpb::request_op::Request as Op;
@@ -249,7 +250,30 @@ impl World {
             Entry::Compact(revision) => store.compact(*revision).map(|()| None),
         };
         store.set_applied(index, 1);
-        Ok(applied?.map(|applied| applied.response))
+        let applied = applied?;
+        if let Some(applied) = &applied {
+            Self::check_previous(store, applied);
+        }
+        Ok(applied.map(|applied| applied.response))
+    }
+
+    /// What the store says of the keys before a change is what a read of the revision before says.
+    fn check_previous(store: &Store, applied: &Applied) {
+        let Some(events) = &applied.events else { return };
+        assert_eq!(events.events.len(), applied.previous.len());
+        for (event, previous) in events.events.iter().zip(&applied.previous) {
+            let key = &event.kv.as_ref().expect("an event has a kv").key;
+            let read =
+                store.reader().key_at(key, events.revision - 1).expect("it is not compacted");
+            match previous {
+                Previous::Absent => assert_eq!(read, None, "{key:?}"),
+                Previous::Here(encoded) => {
+                    let decoded = KeyValue::decode(encoded.clone()).expect("an encoded KeyValue");
+                    assert_eq!(read, Some(decoded), "{key:?}");
+                }
+                Previous::Unread => {}
+            }
+        }
     }
 
     fn apply(&mut self, entry: Entry) {

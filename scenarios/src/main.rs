@@ -14,6 +14,7 @@
 //! | `baseline` | exact figures, compared with files |
 //! | `swarm` | many seeds, each with options of its own |
 
+mod alloc;
 mod baseline;
 mod child;
 mod cli;
@@ -52,9 +53,8 @@ use cli::{Cli, Command};
 use library::Source;
 use scenario::Profile;
 
-/// A run allocates and frees per event: 10 % faster than with the C library's.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: alloc::MiMalloc = alloc::MiMalloc;
 
 /// How the program ends, when it ends well enough to say so.
 enum End {

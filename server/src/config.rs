@@ -133,6 +133,7 @@ fn limits(flags: &Flags, core: &mut Config) -> Result<(), String> {
     core.txn_ops_max = flags.max_txn_ops as usize;
     if !flags.backend_batch_interval.is_zero() {
         core.backend_batch_interval = flags.backend_batch_interval;
+        core.backend_quiet_interval = flags.backend_batch_interval;
     }
     if flags.backend_batch_limit != 0 {
         core.backend_batch_ops = flags.backend_batch_limit as usize;

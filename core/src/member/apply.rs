@@ -1,14 +1,12 @@
 //! A committed entry becomes state, reply and events. No time and no randomness decides anything
 //! here: entry + state → response, the same on every member.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::EntryType;
 
 use super::{Member, space};
-use crate::api::{Response, RevisionEvents};
+use crate::api::Response;
 use crate::entry;
 use crate::error::ApiError;
 use crate::mvcc::{Applied, Bucket};
@@ -16,10 +14,11 @@ use crate::pb::{etcdserverpb as pb, leasepb};
 use crate::sometimes;
 
 impl Member {
-    /// Applies what may be applied. Returns whether anything was.
+    /// Applies what may be applied. Returns whether anything was but keys and values, which nothing
+    /// that comes before it in a turn looks at.
     pub(super) fn apply_committed(&mut self) -> bool {
         let limit = self.node.apply_limit();
-        let before = self.applied;
+        let mut others = false;
         while self.applied < limit && self.halt.is_none() {
             let index = self.applied + 1;
             let entry = self.node.entry(index).expect("committed entries are in the log");
@@ -31,27 +30,34 @@ impl Member {
             if is_change {
                 let entry = entry.clone();
                 self.apply_conf_change(&entry);
+                others = true;
             } else {
                 let data = entry.data.clone();
-                self.apply(index, term, &data);
+                others |= !self.apply(index, term, &data);
             }
             self.applied = index;
             self.store.set_applied(index, term);
         }
         self.node.on_applied(self.applied);
-        self.applied > before
+        others
     }
 
-    fn apply(&mut self, index: u64, term: u64, data: &Bytes) {
+    /// Returns whether the entry changed keys and values only.
+    fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> bool {
         if data.is_empty() {
-            return self.on_empty_entry(term);
+            self.on_empty_entry(term);
+            return false;
         }
         // Whoever proposed it decoded it: a member that cannot has other bytes or code.
         match entry::decode(data) {
-            Ok(request) => self.apply_request(&request),
+            Ok(request) => {
+                self.apply_request(&request);
+                request.put.is_some() || request.txn.is_some() || request.delete_range.is_some()
+            }
             Err(e) => {
                 let why = format!("log entry {index} cannot be decoded: {e}");
                 self.halt = Some(crate::Halt::Backend(why));
+                false
             }
         }
     }
@@ -121,14 +127,14 @@ impl Member {
     /// Events to the watchers, lease moves to the lessor; the response on.
     fn publish(&mut self, applied: Applied) -> Response {
         self.lessor.on_moves(&applied.lease_moves);
-        if let Some(events) = &applied.events {
-            self.notify(events);
-        }
+        self.notify(&applied);
         applied.response
     }
 
-    fn notify(&mut self, events: &Arc<RevisionEvents>) {
-        self.watches.on_applied(events, &self.reader);
+    fn notify(&mut self, applied: &Applied) {
+        if let Some(events) = &applied.events {
+            self.watches.on_applied(events, &applied.previous, &self.reader);
+        }
     }
 
     fn apply_grant(&mut self, r: &pb::LeaseGrantRequest) -> Result<Response, ApiError> {
@@ -149,9 +155,7 @@ impl Member {
         let keys = self.lessor.revoke(id).ok_or(ApiError::LeaseNotFound)?;
         self.store.delete_row(Bucket::Lease, &id.to_be_bytes());
         let applied = self.store.delete_keys(&keys);
-        if let Some(events) = &applied.events {
-            self.notify(events);
-        }
+        self.notify(&applied);
         self.metrics.add(&self.metrics.lease_revoked_total);
         self.on_lease_gone(id);
         Ok(Response::LeaseRevoke(pb::LeaseRevokeResponse::default()))

@@ -471,9 +471,9 @@ impl Member {
             self.begin_install(snapshot);
         }
         let led = self.on_leadership();
-        let applied = self.apply_committed();
+        let others = self.apply_committed();
         self.serve_reads();
-        moved || led || applied || self.corruption.is_due(self.now)
+        moved || led || others || self.corruption.is_due(self.now)
     }
 
     fn poll_jobs(&mut self) {

@@ -10,7 +10,7 @@ use super::range::{self, KeySpace, Selection, resolve_revision};
 use super::rows::{Put, Revision, Row, decode_kv, encode_kv};
 use super::state::{Found, Shared, State, Walk, into_values, load};
 use super::txn::Path;
-use super::{Applied, LeaseMove};
+use super::{Applied, LeaseMove, Previous};
 use crate::api::{Response, RevisionEvents};
 use crate::error::ApiError;
 use crate::pb::etcdserverpb as pb;
@@ -31,6 +31,7 @@ pub(crate) struct Writer<'a> {
     /// Newest revision before the write.
     begin: i64,
     events: Vec<Event>,
+    previous: Vec<Previous>,
     lease_moves: Vec<LeaseMove>,
 }
 
@@ -38,7 +39,8 @@ impl<'a> Writer<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let state = shared.state.write();
         let begin = state.revision;
-        Self { shared, state, begin, events: Vec::new(), lease_moves: Vec::new() }
+        let (events, previous, lease_moves) = Default::default();
+        Self { shared, state, begin, events, previous, lease_moves }
     }
 
     /// The revision that a read inside this write belongs to.
@@ -55,6 +57,7 @@ impl<'a> Writer<'a> {
         Applied {
             response: response(revision_header(revision)),
             events,
+            previous: self.previous,
             lease_moves: self.lease_moves,
         }
     }
@@ -76,6 +79,7 @@ impl<'a> Writer<'a> {
         let revision = self.next_revision();
         let state = &mut *self.state;
         let entry = state.index.get_mut(&req.key);
+        let before = entry.as_ref().map_or(Previous::Absent, |entry| previous(entry, revision));
         let previous = entry.as_ref().and_then(|entry| entry.current.as_ref());
         let (create_revision, version, old_lease, old_hash) = previous
             .map_or((revision.main, 0, 0, 0), |current| {
@@ -111,12 +115,18 @@ impl<'a> Writer<'a> {
         if lease != old_lease {
             self.lease_moves.push(LeaseMove { key: kv.key.clone(), from: old_lease, to: lease });
         }
+        state.push_row(Row { revision, tombstone: false, value: encoded });
+        self.push_event(EventType::Put, kv, before);
+    }
+
+    fn push_event(&mut self, event_type: EventType, kv: KeyValue, before: Previous) {
         // Mostly the only one of its revision.
         if self.events.capacity() == 0 {
             self.events.reserve_exact(1);
+            self.previous.reserve_exact(1);
         }
-        self.events.push(Event { r#type: EventType::Put.into(), kv: Some(kv), prev_kv: None });
-        state.push_row(Row { revision, tombstone: false, value: encoded });
+        self.events.push(Event { r#type: event_type.into(), kv: Some(kv), prev_kv: None });
+        self.previous.push(before);
     }
 
     pub fn delete_range(
@@ -152,6 +162,7 @@ impl<'a> Writer<'a> {
         let revision = self.next_revision();
         let state = &mut *self.state;
         let Some(entry) = state.index.get_mut(key) else { return };
+        let before = previous(entry, revision);
         let Some(current) = entry.current.as_ref() else { return };
         let (lease, hash) = (current.lease, current.hash);
         state.resident_bytes -= current.resident_bytes();
@@ -164,7 +175,7 @@ impl<'a> Writer<'a> {
         let stored = KeyValue { key: key.clone(), ..KeyValue::default() };
         state.push_row(Row { revision, tombstone: true, value: encode_kv(&stored) });
         let kv = KeyValue { mod_revision: revision.main, ..stored };
-        self.events.push(Event { r#type: EventType::Delete.into(), kv: Some(kv), prev_kv: None });
+        self.push_event(EventType::Delete, kv, before);
     }
 
     /// Runs the operations of the taken path in order; each sees the changes before it.
@@ -227,6 +238,15 @@ impl KeySpace for Writer<'_> {
 
     fn compact_revision(&self) -> i64 {
         self.state.compact_revision
+    }
+}
+
+/// What the key was before `revision`, which is about to change it.
+fn previous(entry: &KeyIndex, revision: Revision) -> Previous {
+    match &entry.current {
+        _ if entry.last().main() == revision.main => Previous::Unread,
+        Some(current) => current.kv.clone().map_or(Previous::Unread, Previous::Here),
+        None => Previous::Absent,
     }
 }
 

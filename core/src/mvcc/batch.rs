@@ -37,6 +37,13 @@ struct Mark {
     ops_end: u64,
 }
 
+impl Mark {
+    /// The rows of a compaction, and a snapshot that knows the configuration, wait for the file.
+    fn is_urgent(&self) -> bool {
+        self.compaction.is_some() || self.conf_state.is_some()
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     ops: VecDeque<BucketOp>,
@@ -47,8 +54,8 @@ pub(crate) struct Batch {
     /// Goes into the next mark.
     conf_state: Option<Arc<ConfState>>,
     compaction: Option<i64>,
-    /// A mark with a compaction is waiting: the batch is due at once.
-    pub compactions_waiting: usize,
+    /// Marks with a compaction or a configuration, which are waited for: the batch is due at once.
+    pub urgent: usize,
 }
 
 /// The part of the batch that a job takes.
@@ -78,16 +85,16 @@ impl Batch {
 
     /// Ends an entry: everything since the last call belongs to `index`.
     pub fn mark(&mut self, index: u64, term: u64, pending_rows: usize) {
-        let compaction = self.compaction.take();
-        self.compactions_waiting += usize::from(compaction.is_some());
-        self.marks.push_back(Mark {
+        let mark = Mark {
             index,
             term,
             conf_state: self.conf_state.take(),
-            compaction,
+            compaction: self.compaction.take(),
             rows_end: self.rows_cut + pending_rows as u64,
             ops_end: self.ops_cut + self.ops.len() as u64,
-        });
+        };
+        self.urgent += usize::from(mark.is_urgent());
+        self.marks.push_back(mark);
     }
 
     pub fn is_empty(&self) -> bool {
@@ -111,7 +118,7 @@ impl Batch {
         let mut last = None;
         while let Some(mark) = self.marks.pop_front_if(|mark| mark.index <= persisted_index) {
             conf_state = mark.conf_state.clone().or(conf_state);
-            self.compactions_waiting -= usize::from(mark.compaction.is_some());
+            self.urgent -= usize::from(mark.is_urgent());
             compaction = mark.compaction.or(compaction);
             last = Some(mark);
         }
@@ -160,8 +167,8 @@ mod tests {
         batch.mark(5, 1, 0);
         batch.set_compaction(4);
         batch.mark(6, 1, 0);
-        assert_eq!(batch.compactions_waiting, 2);
+        assert_eq!(batch.urgent, 2);
         assert_eq!(batch.cut(6).expect("both").compaction, Some(4));
-        assert_eq!(batch.compactions_waiting, 0);
+        assert_eq!(batch.urgent, 0);
     }
 }

@@ -57,6 +57,7 @@ pub use cost::Cost;
 pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};
 pub use reader::{Hashed, ReadResult, StoreReader};
+pub(crate) use rows::decode_kv;
 pub use snapshot::{SnapshotPin, SnapshotReceiver};
 pub use store::Store;
 pub use txn::txn_is_read_only;
@@ -92,6 +93,9 @@ pub struct Consistent {
 pub struct StoreOptions {
     pub batch_interval: std::time::Duration,
     pub batch_ops: usize,
+    /// Fewer changes than this may wait for `quiet_interval`.
+    pub quiet_ops: usize,
+    pub quiet_interval: std::time::Duration,
     pub sync_interval: std::time::Duration,
     /// Bytes of current values kept in memory; beyond, some are read from the file. `None` = all.
     pub resident_bytes_max: Option<u64>,
@@ -112,7 +116,21 @@ pub struct Applied {
     pub response: Response,
     /// `None` when nothing changed.
     pub events: Option<Arc<RevisionEvents>>,
+    /// Of each event, what its key was before the revision.
+    pub previous: Vec<Previous>,
     pub lease_moves: Vec<LeaseMove>,
+}
+
+/// What a key was before the revision that changed it: mostly at hand when it is changed, and then a
+/// watcher with `prev_kv` need not read it again.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Previous {
+    /// It did not exist.
+    Absent,
+    /// An encoded `KeyValue`.
+    Here(Bytes),
+    /// Not in memory, or the revision changed the key twice: to be read.
+    Unread,
 }
 
 /// The member's name for a hash that it asked for.

@@ -13,6 +13,7 @@ use super::meta::Meta;
 use super::store::Store;
 use super::{StoreEvent, StoreOptions};
 use crate::error::Halt;
+use crate::limits::BACKEND_BATCH_BYTES;
 use crate::time::Instant;
 use crate::{buggify, sometimes};
 
@@ -96,7 +97,7 @@ impl Store {
             return None;
         }
         let batch_at = schedule.batch_since.filter(|_| !schedule.is_blocked).map(|since| {
-            if self.is_batch_forced() { since } else { since + schedule.options.batch_interval }
+            if self.is_batch_forced() { since } else { since + self.batch_interval() }
         });
         let sync_at = schedule.is_unsynced().then(|| schedule.sync_at());
         let slice_at = schedule.compaction.next_slice_at();
@@ -128,7 +129,7 @@ impl Store {
         let immediate = at_once || self.schedule.immediate_always || now >= self.schedule.sync_at();
         let is_held = !self.schedule.immediate_always && buggify!("mvcc.slow-batch");
         let batch_due = self.schedule.batch_since.filter(|_| !is_held).is_some_and(|since| {
-            at_once || self.is_batch_forced() || now >= since + self.schedule.options.batch_interval
+            at_once || self.is_batch_forced() || now >= since + self.batch_interval()
         });
         let can_cut = self.batch.has_up_to(persisted_index);
         self.schedule.is_blocked = batch_due && !can_cut;
@@ -168,9 +169,17 @@ impl Store {
 
     fn is_batch_forced(&self) -> bool {
         self.schedule.immediate_always
-            || self.batch.compactions_waiting > 0
+            || self.batch.urgent > 0
             || self.schedule.wanted_index > self.schedule.committed_index
             || self.batch.len() >= self.schedule.options.batch_ops
+            || self.shared.state.read().unwritten_bytes >= BACKEND_BATCH_BYTES
+    }
+
+    /// How long the batch may wait.
+    fn batch_interval(&self) -> Duration {
+        let options = &self.schedule.options;
+        let is_quiet = self.batch.len() < options.quiet_ops;
+        if is_quiet { options.quiet_interval } else { options.batch_interval }
     }
 
     fn cut_batch(&mut self, now: Instant, persisted_index: u64, immediate: bool) -> BackendJob {

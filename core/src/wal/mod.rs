@@ -20,6 +20,7 @@ mod payload;
 mod recover;
 mod replay;
 mod scan;
+mod segment;
 mod snap;
 mod write;
 

@@ -12,6 +12,7 @@ use raft::eraftpb;
 use super::names::{SegmentName, TEMPORARY_SUFFIX};
 use super::replay::Replay;
 use super::scan::{End, scan};
+use super::segment::Segment;
 use super::snap::{SnapFiles, list};
 use super::write::{Tail, Wal};
 use super::{SNAP_DIR, WAL_DIR, WalMetadata};
@@ -53,7 +54,7 @@ pub struct WalRecovery {
 enum State {
     Snaps,
     Segment(usize),
-    Repair { bytes: Bytes, end: End },
+    Repair { segment: Segment, end: End },
     Done { end: End },
 }
 
@@ -107,8 +108,8 @@ impl WalRecovery {
                 Ok(WalStep::Read(self.replay.snaps.bytes_read))
             }
             State::Segment(i) => self.read_segment(i),
-            State::Repair { bytes, end } => {
-                self.repair(&bytes, end, out);
+            State::Repair { segment, end } => {
+                self.repair(&segment, end, out);
                 self.state = State::Done { end };
                 Ok(WalStep::Perform(std::mem::take(&mut out.ops)))
             }
@@ -119,20 +120,21 @@ impl WalRecovery {
     fn read_segment(&mut self, i: usize) -> Result<WalStep, OpenError> {
         let path = self.segments[i].path();
         let is_last = i + 1 == self.segments.len();
-        let bytes = self.read_file(&path)?;
+        let mut segment = Segment::read(self.files.as_ref(), &path)?;
         let damaged = |offset: usize, what: String| OpenError::WalDamaged {
             path: path.clone(),
             offset: offset as u64,
             what,
         };
         let replay = &mut self.replay;
-        let end = scan(&bytes, is_last, &mut self.crc, |record, crc| replay.on_record(record, crc))
-            .map_err(|damage| damaged(damage.offset, damage.what))?;
+        let end =
+            scan(&mut segment, is_last, &mut self.crc, |record, crc| replay.on_record(record, crc))
+                .map_err(|damage| damaged(damage.offset, damage.what))?;
         self.replay.end_segment().map_err(|what| damaged(end.offset, what))?;
-        let bytes_read = bytes.len() as u64;
+        let bytes_read = segment.len() as u64;
         if is_last {
             self.replay.finish(&path, end.offset as u64)?;
-            self.state = State::Repair { bytes, end };
+            self.state = State::Repair { segment, end };
         } else {
             self.state = State::Segment(i + 1);
         }
@@ -142,7 +144,7 @@ impl WalRecovery {
     /// Removes leftovers, cuts a torn tail off, and makes durable what was read.
     ///
     /// A crash at any point of it leaves a log that recovers to the same state.
-    fn repair(&self, bytes: &[u8], end: End, out: &mut LaneQueue) {
+    fn repair(&self, segment: &Segment, end: End, out: &mut LaneQueue) {
         for name in &self.leftovers {
             sometimes!("wal.leftover-segment");
             out.push(DiskAction::Remove { path: format!("{WAL_DIR}/{name}") });
@@ -152,7 +154,7 @@ impl WalRecovery {
             sometimes!("wal.torn-tail");
             let written = end.offset + end.torn_bytes;
             let broken = format!("{path}.broken");
-            let data = Bytes::copy_from_slice(&bytes[..written]);
+            let data = segment.head(written);
             out.push(DiskAction::Create { path: broken.clone() });
             out.push(DiskAction::WriteAt { path: broken.clone(), offset: 0, data });
             out.push(DiskAction::SyncData { path: broken });
@@ -165,7 +167,7 @@ impl WalRecovery {
             out.push(DiskAction::WriteAt { path: path.clone(), offset, data });
             out.push(DiskAction::SyncData { path: path.clone() });
         }
-        if (bytes.len() as u64) < self.segment_bytes {
+        if (segment.len() as u64) < self.segment_bytes {
             out.push(DiskAction::Allocate { path: path.clone(), len: self.segment_bytes });
         }
         // What was read may lie in the page cache only (the process was killed, not the machine); the
@@ -193,18 +195,6 @@ impl WalRecovery {
             torn_bytes: end.torn_bytes as u64,
             damaged_snaps: replay.snaps.damaged,
         }
-    }
-
-    fn read_file(&self, path: &str) -> Result<Bytes, OpenError> {
-        let io = |error: String| OpenError::Io { path: path.to_owned(), error };
-        let len = self.files.len(path).map_err(|e| io(e.to_string()))?;
-        let len = len.ok_or_else(|| io("no such file".to_owned()))?;
-        let len = usize::try_from(len).map_err(|_| io("file too large".to_owned()))?;
-        let bytes = self.files.read(path, 0, len).map_err(|e| io(e.to_string()))?;
-        if bytes.len() != len {
-            return Err(io(format!("read {} of {len} bytes", bytes.len())));
-        }
-        Ok(bytes)
     }
 }
 

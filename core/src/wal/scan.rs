@@ -15,6 +15,7 @@
 //! whose own data has an all-zero sector, and a length field zeroed in the last word of a sector.
 
 use super::frame::{LENGTH_BYTES, RecordRef, SECTOR_BYTES, read_length_field, read_record};
+use super::segment::Segment;
 
 /// How a segment ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,36 +32,36 @@ pub(super) struct Damage {
     pub what: String,
 }
 
-/// Hands every record of `bytes` to `on_record` in order and follows `crc`.
+/// Hands every record of `segment` to `on_record` in order and follows `crc`.
 ///
 /// `on_record` gets the CRC before the record and returns the CRC after it, or what is wrong.
 pub(super) fn scan(
-    bytes: &[u8],
+    segment: &mut Segment,
     is_last: bool,
     crc: &mut u32,
     mut on_record: impl FnMut(RecordRef<'_>, u32) -> Result<u32, String>,
 ) -> Result<End, Damage> {
-    let written = written_len(bytes);
+    let written = segment.bytes().len();
     let mut at = 0;
     while at < written {
-        let (record, frame_len) = match next_frame(bytes, at, *crc, is_last) {
-            Ok(found) => found,
-            Err(Stop::Torn) => return Ok(End { offset: at, torn_bytes: written - at }),
-            Err(Stop::Damaged(what)) => return Err(Damage { offset: at, what }),
+        let stop = match next_frame(segment.bytes(), at, *crc, is_last) {
+            Ok((record, frame_len)) => {
+                *crc = on_record(record, *crc).map_err(|what| Damage { offset: at, what })?;
+                at += frame_len;
+                continue;
+            }
+            Err(stop) => stop,
         };
-        *crc = on_record(record, *crc).map_err(|what| Damage { offset: at, what })?;
-        at += frame_len;
+        // The zeros behind may be the record's, and tell whether the file ends before it does.
+        if segment.restore_zeros() {
+            continue;
+        }
+        return match stop {
+            Stop::Torn => Ok(End { offset: at, torn_bytes: written - at }),
+            Stop::Damaged(what) => Err(Damage { offset: at, what }),
+        };
     }
     Ok(End { offset: at, torn_bytes: 0 })
-}
-
-/// Bytes up to the last one that is not zero. Most of a preallocated segment is zeros: they are passed in blocks.
-fn written_len(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 4096;
-    let is_zero = |block: &&[u8]| block.iter().fold(0, |all, b| all | b) == 0;
-    let zeros: usize = bytes.rchunks(BLOCK).take_while(is_zero).map(<[u8]>::len).sum();
-    let rest = &bytes[..bytes.len() - zeros];
-    rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
 
 enum Stop {
@@ -157,7 +158,7 @@ mod tests {
 
     fn scan_all(bytes: &[u8], is_last: bool) -> (usize, Result<End, Damage>) {
         let (mut records, mut crc) = (0, 0);
-        let end = scan(bytes, is_last, &mut crc, |record, _| {
+        let end = scan(&mut Segment::of(bytes), is_last, &mut crc, |record, _| {
             records += 1;
             // The type is not under the CRC: telling types apart is up to the payloads.
             if record.record_type == RecordType::Entry {
@@ -196,6 +197,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_ends_with_zeros_is_read_whole() {
+        let (mut buf, mut crc) = (Vec::new(), 0);
+        let data = [&b"x"[..], &[0; 3000]].concat();
+        crc = put_record(&mut buf, RecordType::Entry, crc, b"first", &[]);
+        put_record(&mut buf, RecordType::Entry, crc, &data, &[]);
+        let end = End { offset: buf.len(), torn_bytes: 0 };
+        assert_eq!(scan_all(&buf, true), (2, Ok(end)), "at the end of the file");
+        assert!(scan_all(&buf[..buf.len() - 8], true).1.unwrap().torn_bytes > 0, "cut off");
+        buf.resize(SEGMENT, 0);
+        assert_eq!(scan_all(&buf, true), (2, Ok(end)), "before preallocated space");
+    }
+
+    #[test]
     fn a_lost_first_sector_is_torn() {
         let (mut bytes, offsets) = segment(&[10, 2000]);
         bytes[offsets[1]..512].fill(0);
@@ -209,21 +223,6 @@ mod tests {
         for cut in [offsets[1] + 3, offsets[1] + 8, offsets[1] + 600, offsets[2] - 8] {
             assert_eq!(scan_all(&bytes[..cut], true).1.unwrap().offset, offsets[1], "cut at {cut}");
             assert!(scan_all(&bytes[..cut], false).1.is_err(), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn the_last_written_byte_is_found_wherever_it_lies() {
-        for len in [0, 1, 4095, 4096, 4097, 12_288, 12_289] {
-            let mut bytes = vec![0; len];
-            assert_eq!(written_len(&bytes), 0);
-            for last in [0, 1, 4095, 4096, 8191, 8192, 8193, len.wrapping_sub(1)] {
-                if last < len {
-                    bytes[last] = 1;
-                    assert_eq!(written_len(&bytes), last + 1, "{last} of {len}");
-                    bytes[last] = 0;
-                }
-            }
         }
     }
 

@@ -20,6 +20,7 @@ use super::watcher::{Slot, Slots, Span, State, Watcher};
 use crate::api::{RevisionEvents, StreamId, WatchEvents, WatchMessage};
 use crate::error::ApiError;
 use crate::limits::WATCHERS_PER_STREAM_MAX;
+use crate::mvcc::Previous;
 use crate::pb::etcdserverpb as pb;
 use crate::pb::etcdserverpb::watch_request::RequestUnion;
 use crate::time::Instant;
@@ -238,8 +239,13 @@ impl WatchHub {
         self.update_ready(stream);
     }
 
-    /// A revision was applied. Called in order of revisions.
-    pub fn on_applied(&mut self, events: &Arc<RevisionEvents>, store: &dyn History) {
+    /// A revision was applied; `previous` is what its events' keys were before. Called in order of revisions.
+    pub fn on_applied(
+        &mut self,
+        events: &Arc<RevisionEvents>,
+        previous: &[Previous],
+        store: &dyn History,
+    ) {
         self.revision = events.revision;
         let mut hits = std::mem::take(&mut self.hits);
         for (i, event) in (0..).zip(&events.events) {
@@ -254,7 +260,7 @@ impl WatchHub {
         if events.events.len() > 1 {
             hits.sort_unstable();
         }
-        let mut delivery = Delivery::new(events, store);
+        let mut delivery = Delivery::new(events, previous, store);
         let mut chosen = Vec::new();
         for reached in hits.chunk_by(|a, b| a.0 == b.0) {
             chosen.clear();

@@ -6,6 +6,7 @@ use prost::Message;
 
 use super::history::History;
 use crate::api::{RevisionEvents, WatchEvents};
+use crate::mvcc::{Previous, decode_kv};
 use crate::pb::etcdserverpb as pb;
 use crate::pb::mvccpb;
 
@@ -38,6 +39,16 @@ fn prev_kv(event: &mvccpb::Event, store: &dyn History) -> Option<mvccpb::KeyValu
     store.key_at(&kv.key, before).ok().flatten()
 }
 
+/// The same where the store has said what was there before.
+fn with_previous(event: &mvccpb::Event, before: &Previous, store: &dyn History) -> mvccpb::Event {
+    let prev_kv = match before {
+        Previous::Absent => None,
+        Previous::Here(encoded) => Some(decode_kv(encoded)),
+        Previous::Unread => return with_prev_kv(event, store),
+    };
+    mvccpb::Event { prev_kv, ..event.clone() }
+}
+
 pub(super) fn with_prev_kv(event: &mvccpb::Event, store: &dyn History) -> mvccpb::Event {
     mvccpb::Event { prev_kv: prev_kv(event, store), ..event.clone() }
 }
@@ -45,6 +56,7 @@ pub(super) fn with_prev_kv(event: &mvccpb::Event, store: &dyn History) -> mvccpb
 /// One applied revision, in the forms that watchers want it.
 pub(super) struct Delivery<'a> {
     pub events: &'a Arc<RevisionEvents>,
+    previous: &'a [Previous],
     pub store: &'a dyn History,
     bytes: u64,
     /// With previous values: made when first wanted, shared like the plain one.
@@ -52,9 +64,14 @@ pub(super) struct Delivery<'a> {
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(events: &'a Arc<RevisionEvents>, store: &'a dyn History) -> Self {
+    pub(super) fn new(
+        events: &'a Arc<RevisionEvents>,
+        previous: &'a [Previous],
+        store: &'a dyn History,
+    ) -> Self {
+        assert_eq!(events.events.len(), previous.len(), "each event has what was before it");
         let bytes = events_bytes(&events.events);
-        Self { events, store, bytes, with_prev: None }
+        Self { events, previous, store, bytes, with_prev: None }
     }
 
     /// The chosen events (ascending positions in the revision) and their bytes.
@@ -70,8 +87,10 @@ impl<'a> Delivery<'a> {
 
     fn with_prev(&mut self) -> (&Arc<RevisionEvents>, u64) {
         let (events, store) = (self.events, self.store);
+        let pairs = events.events.iter().zip(self.previous);
         let (shared, bytes) = self.with_prev.get_or_insert_with(|| {
-            let with_prev: Vec<_> = events.events.iter().map(|e| with_prev_kv(e, store)).collect();
+            let with_prev: Vec<_> =
+                pairs.map(|(e, before)| with_previous(e, before, store)).collect();
             let bytes = events_bytes(&with_prev);
             (Arc::new(RevisionEvents::new(events.revision, with_prev)), bytes)
         });

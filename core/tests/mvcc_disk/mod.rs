@@ -260,6 +260,8 @@ pub fn options() -> StoreOptions {
     StoreOptions {
         batch_interval: std::time::Duration::from_millis(100),
         batch_ops: 10_000,
+        quiet_ops: 0,
+        quiet_interval: std::time::Duration::ZERO,
         sync_interval: std::time::Duration::from_secs(1),
         resident_bytes_max: None,
     }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use detkv_core::api::{RevisionEvents, StreamId, WatchMessage};
+use detkv_core::mvcc::Previous;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::mvccpb::{Event, KeyValue, event::EventType};
 use detkv_core::watch::{History, WatchHub, WatchOptions};
 use detkv_core::{ApiError, Instant};
 use pb::watch_request::RequestUnion;
+use prost::Message as _;
 
 /// Fragment limit of the tests: small, so that ordinary events reach it.
 pub const FRAGMENT_BYTES: usize = 100_000;
@@ -141,8 +143,18 @@ impl World {
     }
 
     pub fn apply(&mut self, changes: &[Change]) {
+        let before = self.log.revision();
         let events = self.log.apply(changes);
-        self.hub.on_applied(&events, &self.log);
+        // As the store does: at hand, or to be read.
+        let previous = |event: &Event| match event.kv.as_ref() {
+            Some(kv) if before % 2 == 0 => match self.log.lookup(&kv.key, before) {
+                Some(previous) => Previous::Here(previous.encode_to_vec().into()),
+                None => Previous::Absent,
+            },
+            _ => Previous::Unread,
+        };
+        let previous: Vec<Previous> = events.events.iter().map(previous).collect();
+        self.hub.on_applied(&events, &previous, &self.log);
     }
 
     pub fn put(&mut self, key: &str, value: &str) {

@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use rand_core::Rng;
 
 use super::sparse::Sparse;
@@ -97,8 +98,13 @@ impl File {
         self.live.read(offset, out);
     }
 
-    pub fn to_vec(&self, offset: u64, len: usize) -> Vec<u8> {
-        self.live.to_vec(offset, len)
+    /// A copy of a range. Preallocated space, which is mostly what is read, costs nothing.
+    pub fn to_bytes(&self, offset: u64, len: usize) -> Bytes {
+        static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+        match ZEROS.get(..len).filter(|_| self.live.is_hole(offset, len)) {
+            Some(zeros) => Bytes::from_static(zeros),
+            None => self.live.to_vec(offset, len).into(),
+        }
     }
 
     pub fn allocated(&self) -> u64 {

@@ -86,7 +86,7 @@ impl Sparse {
         }
     }
 
-    /// A copy of a range. Its holes are not written to: zeros that come fresh from the system cost nothing.
+    /// A copy of a range.
     pub fn to_vec(&self, offset: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
         let mut rest = &mut out[..];

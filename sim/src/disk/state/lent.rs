@@ -42,9 +42,9 @@ impl State {
             .map_err(|error| io::Error::new(io::ErrorKind::NotFound, error.to_string()))?;
         self.hold_against_rules(DiskOp::Read, path, false)?;
         let left = self.file(inode).len().saturating_sub(offset);
-        let out = self.file(inode).to_vec(offset, (len as u64).min(left) as usize);
+        let out = self.file(inode).to_bytes(offset, (len as u64).min(left) as usize);
         self.charge_read(out.len(), self.model.read_bytes_per_sec);
-        Ok(out.into())
+        Ok(out)
     }
 
     fn hold_against_rules(
