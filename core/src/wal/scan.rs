@@ -41,7 +41,7 @@ pub(super) fn scan(
     crc: &mut u32,
     mut on_record: impl FnMut(RecordRef<'_>, u32) -> Result<u32, String>,
 ) -> Result<End, Damage> {
-    let written = segment.bytes().len();
+    let written = segment.written();
     let mut at = 0;
     while at < written {
         let stop = match next_frame(segment.bytes(), at, *crc, is_last) {
@@ -180,6 +180,16 @@ mod tests {
             (3, Ok(end)),
             "cut segments have no space"
         );
+    }
+
+    #[test]
+    fn preallocated_space_is_not_looked_at() {
+        let (bytes, offsets) = segment(&[10, 2000, 30]);
+        let mut read = Segment::of(&bytes);
+        let mut crc = 0;
+        let end = scan(&mut read, true, &mut crc, |record, _| Ok(record.crc)).unwrap();
+        assert_eq!(end, End { offset: offsets[3], torn_bytes: 0 });
+        assert!(read.bytes().len() < SEGMENT / 2, "{}", read.bytes().len());
     }
 
     #[test]

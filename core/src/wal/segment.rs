@@ -8,10 +8,15 @@ use crate::event::Files;
 /// Read at a time. Most of the last segment is zeros: they are looked at and not kept.
 const BLOCK_BYTES: u64 = 1 << 20;
 
+/// Zeros kept behind the last byte that is none: the end of the last record mostly, and its padding.
+const SLACK_BYTES: usize = 64;
+
 /// A segment as it was read: `bytes`, and zeros from there to `len`.
 #[derive(Debug)]
 pub(super) struct Segment {
     bytes: Vec<u8>,
+    /// Up to the last byte that is not zero.
+    written: usize,
     /// Of the file.
     len: usize,
 }
@@ -22,10 +27,8 @@ impl Segment {
         let io = |error: String| OpenError::Io { path: path.to_owned(), error };
         let len = files.len(path).map_err(|e| io(e.to_string()))?;
         let len = len.ok_or_else(|| io("no such file".to_owned()))?;
-        let mut segment = Self {
-            bytes: Vec::new(),
-            len: usize::try_from(len).map_err(|_| io("file too large".to_owned()))?,
-        };
+        let file_len = usize::try_from(len).map_err(|_| io("file too large".to_owned()))?;
+        let mut segment = Self::empty(file_len);
         let mut at = 0;
         while at < len {
             let want = BLOCK_BYTES.min(len - at) as usize;
@@ -37,13 +40,19 @@ impl Segment {
             segment.keep(at as usize, &block);
             at += want as u64;
         }
+        segment.keep_slack();
         Ok(segment)
+    }
+
+    fn empty(len: usize) -> Self {
+        Self { bytes: Vec::new(), written: 0, len }
     }
 
     #[cfg(test)]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut segment = Self { bytes: Vec::new(), len: bytes.len() };
+        let mut segment = Self::empty(bytes.len());
         segment.keep(0, bytes);
+        segment.keep_slack();
         segment
     }
 
@@ -52,7 +61,12 @@ impl Segment {
         if written > 0 {
             self.bytes.resize(offset, 0);
             self.bytes.extend_from_slice(&block[..written]);
+            self.written = self.bytes.len();
         }
+    }
+
+    fn keep_slack(&mut self) {
+        self.bytes.resize((self.written + SLACK_BYTES).min(self.len), 0);
     }
 
     /// Of the file, bytes.
@@ -60,7 +74,12 @@ impl Segment {
         self.len
     }
 
-    /// Up to the last byte that is not zero; more after `restore_zeros`.
+    /// Up to the last byte that is not zero.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// What was written and a few zeros behind; the whole file after `restore_zeros`.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -108,14 +127,16 @@ mod tests {
 
     #[test]
     fn zeros_between_blocks_are_kept_and_those_at_the_end_come_back() {
-        let mut segment = Segment { bytes: Vec::new(), len: 40 };
+        let mut segment = Segment::empty(100);
         segment.keep(0, b"abc\0\0");
         segment.keep(5, &[0; 10]);
         segment.keep(15, b"\0d\0\0\0");
-        segment.keep(20, &[0; 20]);
-        assert_eq!(segment.bytes(), b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0d");
+        segment.keep(20, &[0; 80]);
+        segment.keep_slack();
+        assert_eq!(&segment.bytes()[..17], b"abc\0\0\0\0\0\0\0\0\0\0\0\0\0d");
+        assert_eq!((segment.written(), segment.bytes().len()), (17, 17 + SLACK_BYTES));
         assert!(segment.restore_zeros());
-        assert_eq!(segment.bytes().len(), 40);
+        assert_eq!(segment.bytes().len(), 100);
         assert!(!segment.restore_zeros());
     }
 }
