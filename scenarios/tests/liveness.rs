@@ -35,3 +35,9 @@ fn appends_are_no_longer_tiny_when_the_faults_are_over() {
     replays("tiny-appends", "coupled", 3853);
     replays("lead-to-a-laggard", "coupled", 4634);
 }
+
+/// The whole store was asked for in one call, and each further try waited behind the answers to those before.
+#[test]
+fn a_store_is_read_back_through_a_slow_link() {
+    replays("slow-readout", "coupled", 7535);
+}
