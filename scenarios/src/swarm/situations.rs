@@ -230,14 +230,18 @@ restart_after = "2s"
     )
 }
 
-/// Compactions overtake hashes: every row takes its time, and other work comes between two steps.
+/// Compactions overtake hashes that members take to compare them: every row takes its time, and other work comes
+/// between two steps.
 fn hash_race(draw: &mut Draw) -> String {
     let every = draw.number(100, 400);
     let load = puts(draw.number(50, 150), draw.number(10, 300), 200);
     let row_ns = draw.number(500_000, 2_000_000);
+    let (often, check) = (draw.number(20, 150), draw.number(50, 500));
     format!(
         r#"duration = "6s"
 buggify = true
+[member]
+corrupt_check_interval = "{check}ms"
 [cpu]
 backend_row_ns = {row_ns}
 [[workload]]
@@ -249,8 +253,7 @@ kind = "compactor"
 every = "{often}ms"
 keep = 1
 timeout = "1s"
-{load}"#,
-        often = draw.number(20, 150)
+{load}"#
     )
 }
 
@@ -258,7 +261,6 @@ timeout = "1s"
 fn defrag_cut(draw: &mut Draw) -> String {
     let member = draw.member().0;
     let (every, again) = (draw.number(200, 600), draw.uniform(900, 1_500));
-    // Not more: the read-out at the end must come through the slowest client's link in one call.
     let load = puts(200, draw.number(500, 2_000), 300);
     format!(
         r#"duration = "8s"
