@@ -21,6 +21,11 @@ pub struct MemberOptions {
     pub wal_segment_bytes: Option<u64>,
     pub quota_bytes: Option<u64>,
     pub watch_stream_bytes: Option<u64>,
+    pub initial_corrupt_check: Option<bool>,
+    #[serde(deserialize_with = "optional_duration")]
+    pub corrupt_check_interval: Option<Duration>,
+    #[serde(deserialize_with = "optional_duration")]
+    pub compact_hash_check_interval: Option<Duration>,
 }
 
 /// `[member]` with what `[member.coupled]` and `[member.decoupled]` say otherwise.
@@ -67,9 +72,13 @@ impl MemberOptions {
         set(&mut config.snapshot_catchup_entries, self.snapshot_catchup_entries);
         set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
         set(&mut config.watch_stream_bytes, self.watch_stream_bytes);
-        if self.quota_bytes.is_some() {
-            config.quota_bytes = self.quota_bytes;
-        }
+        set(&mut config.initial_corrupt_check, self.initial_corrupt_check);
+        // Off unless they are given.
+        config.quota_bytes = self.quota_bytes.or(config.quota_bytes);
+        config.corrupt_check_interval =
+            self.corrupt_check_interval.or(config.corrupt_check_interval);
+        config.compact_hash_check_interval =
+            self.compact_hash_check_interval.or(config.compact_hash_check_interval);
     }
 }
 

@@ -27,3 +27,17 @@ fn a_second_voter_is_started() {
 fn a_full_disk_leaves_a_log_that_opens() {
     replays("torn-by-a-full-disk", "coupled", 8043);
 }
+
+/// An in-code fault that a member chose for life outlived all others: who lagged behind a slow disk or link was sent a
+/// few entries at a time, and was never level.
+#[test]
+fn appends_are_no_longer_tiny_when_the_faults_are_over() {
+    replays("tiny-appends", "coupled", 3853);
+    replays("lead-to-a-laggard", "coupled", 4634);
+}
+
+/// The whole store was asked for in one call, and each further try waited behind the answers to those before.
+#[test]
+fn a_store_is_read_back_through_a_slow_link() {
+    replays("slow-readout", "coupled", 7535);
+}

@@ -6,6 +6,7 @@ use check_support::*;
 use detkv_core::MemberId;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
+use detkv_sim::Reply;
 use detkv_sim::check::{Durability, Linearizability, State};
 use detkv_sim::history::{Fact, Failure, Phase};
 
@@ -55,6 +56,45 @@ fn checker_rejects_an_event_that_is_gone_from_the_past() {
     script.store.revisions[0].clear();
     script.read_back();
     rejects(&script, &Durability, "an acknowledged write is lost");
+}
+
+/// Two pages of one row each, in the end.
+fn read_pages(script: &mut Script, second: &str) {
+    script.fact(Fact::Phase(Phase::Readout));
+    let revision = script.store.revision();
+    script.run(8, get_page("\0", 0, 1));
+    script.run(8, get_page(second, revision, 1));
+    script.watched(watch_all(1));
+}
+
+#[test]
+fn checker_accepts_what_is_read_back_page_by_page() {
+    let mut script = some_puts();
+    read_pages(&mut script, "a\0");
+    accepts(&script, &Durability);
+}
+
+#[test]
+fn checker_rejects_a_row_that_is_gone_from_a_later_page() {
+    let mut script = some_puts();
+    script.run(1, put("c", "1"));
+    script.fact(Fact::Phase(Phase::Readout));
+    script.run(8, get_page("\0", 0, 1));
+    let rest = script.call(8, get_page("a\0", script.store.revision(), 9));
+    let Reply::Range(mut rows) = script.take_effect(rest) else {
+        unreachable!("a range is answered by one")
+    };
+    rows.kvs.retain(|kv| kv.key != "b");
+    script.answer(rest, Reply::Range(rows));
+    script.watched(watch_all(1));
+    rejects(&script, &Durability, "an acknowledged write is lost");
+}
+
+#[test]
+fn checker_does_not_take_pages_with_a_gap_for_everything() {
+    let mut script = some_puts();
+    read_pages(&mut script, "b\0");
+    rejects(&script, &Durability, "undecided");
 }
 
 #[test]

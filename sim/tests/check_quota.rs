@@ -9,7 +9,7 @@ use detkv_core::ApiError;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::Reply;
-use detkv_sim::check::{Linearizability, Quota};
+use detkv_sim::check::{Linearizability, Quota, State};
 use detkv_sim::history::{AlarmEntry, Entry, Failure};
 
 const GET: i32 = 0;
@@ -124,6 +124,22 @@ fn checker_rejects_any_write_under_corrupt() {
     alarmed.accepts();
     alarmed.run(delete("a"));
     alarmed.rejects("write under an alarm");
+}
+
+#[test]
+fn checker_rejects_a_member_that_calls_equals_corrupt() {
+    let mut alarmed = Alarmed::new();
+    alarmed.log(ACTIVATE, NOSPACE, true).log(DEACTIVATE, CORRUPT, true);
+    accepts(&alarmed.script, &State);
+    // The attempt counts, committed or not.
+    alarmed.log(ACTIVATE, CORRUPT, false);
+    rejects(&alarmed.script, &State, "corrupt without cause");
+    // A client may raise it for reasons of its own.
+    let member_id = MEMBER.0;
+    let activate = pb::AlarmRequest { action: ACTIVATE, member_id, alarm: CORRUPT };
+    let op = alarmed.script.call(2, Request::Alarm(activate));
+    alarmed.script.fail(op, Failure::Unknown);
+    accepts(&alarmed.script, &State);
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use detkv_core::MemberId;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb::PutRequest;
-use detkv_sim::fault::{Direction, Kill, Partition, Target};
+use detkv_core::{MemberId, Profile};
+use detkv_sim::fault::{Direction, DiskStall, Kill, Partition, Target};
 use detkv_sim::{ClientId, Handle, Sim, SimConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -107,6 +107,26 @@ fn a_follower_behind_the_leaders_log_is_said_to_need_a_snapshot() {
     let behind = found.take().expect("the script ran to its end");
     says(&lines, &format!("m{} lacks entries", behind.0));
     says(&lines, "a snapshot is needed");
+}
+
+#[test]
+fn what_a_blocked_loop_has_not_taken_yet_is_not_said_to_be_in_its_log() {
+    let mut config = SimConfig::new(8);
+    config.profile = Profile::Coupled;
+    let lines = explained(config, |world| async move {
+        let leader = first_leader(&world).await;
+        let behind = world.members().into_iter().find(|id| *id != leader).expect("three members");
+        let stall = DiskStall { node: Target::Member(behind), duration: 100 * SECOND };
+        world.inject(stall.into());
+        for n in 0..20 {
+            assert!(put(&world, leader, n).await, "two of three have it");
+        }
+        world.sleep(SECOND).await;
+        world.explain()
+    });
+    says(&lines, "last entry of term 1");
+    says(&lines, "lacks entries");
+    assert!(!lines.iter().any(|line| line.contains("last entry of term 0")), "{lines:#?}");
 }
 
 #[test]

@@ -91,7 +91,5 @@ pub const MARKS: &[Named] = &[
 
 /// Marks that take thousands of runs. A leader sends a second snapshot while the first is being installed only if it
 /// gave that one up meanwhile and then hears an answer that was sent before the install. A log has a newer term than
-/// its hard state only if one write held both and the power went between their sectors. A compaction overtakes a hash only
-/// between two of its slices, of 10,000 rows each.
-pub const VERY_RARE: &[&str] =
-    &["snapshot.refused-during-install", "recovery.term-from-entries", "hash.overtaken"];
+/// its hard state only if one write held both and the power went between their sectors.
+pub const VERY_RARE: &[&str] = &["snapshot.refused-during-install", "recovery.term-from-entries"];

@@ -50,6 +50,17 @@ mod installed {
         PROBES.set(probes);
     }
 
+    /// The faults are over: no site is asked any more. One that stays as it was chosen at open asks
+    /// [`has_faults`] whether it still may. Marks are counted on.
+    pub fn end_faults() {
+        HAS_FAULTS.set(false);
+    }
+
+    /// Whether sites are asked.
+    pub fn has_faults() -> bool {
+        HAS_FAULTS.get()
+    }
+
     #[doc(hidden)]
     pub fn is_wanted(site: &'static str) -> bool {
         let ask = |probes: &mut Box<dyn Probes>| probes.buggify(site);
@@ -69,7 +80,13 @@ mod installed {
 }
 
 #[cfg(feature = "probes")]
-pub use installed::{install, is_wanted, mark};
+pub use installed::{end_faults, has_faults, install, is_wanted, mark};
+
+/// Whether sites are asked: never in this build.
+#[cfg(not(feature = "probes"))]
+pub const fn has_faults() -> bool {
+    false
+}
 
 /// For the macros: a name that nobody described is a mistake of spelling.
 #[doc(hidden)]

@@ -107,6 +107,8 @@ pub struct RaftNode {
     acknowledged: (u64, u64),
     /// The election timeout of a term, in ticks.
     timeout: Option<(u64, usize)>,
+    /// The in-code fault that was chosen at open.
+    has_tiny_appends: bool,
 }
 
 impl std::fmt::Debug for RaftNode {
@@ -180,6 +182,7 @@ impl RaftNode {
             next_tick: now + Duration::from_nanos(phase),
             acknowledged: (0, 0),
             timeout: None,
+            has_tiny_appends: tiny,
         };
         node.draw_timeout();
         node
@@ -202,6 +205,7 @@ impl RaftNode {
             sometimes!("raft.campaign-put-off");
             return;
         }
+        self.end_tiny_appends();
         if buggify!("raft.tick-missed") {
             return;
         }
@@ -211,6 +215,15 @@ impl RaftNode {
             self.raw.tick();
         }
         self.draw_timeout();
+    }
+
+    /// An in-code fault for life would outlive all others: behind a slow link or disk it is a few entries
+    /// a second, and who lags never catches up.
+    fn end_tiny_appends(&mut self) {
+        if self.has_tiny_appends && !crate::probe::has_faults() {
+            self.has_tiny_appends = false;
+            self.raw.raft.max_msg_size = limits::APPEND_BYTES_MAX;
+        }
     }
 
     /// `None` while a coupled loop waits for its disk: no tick is taken then.

@@ -43,6 +43,7 @@ pub fn draw(seed: u64) -> Drawn {
     swarm.faults();
     swarm.in_code();
     swarm.quota();
+    swarm.corruption_checks();
     swarm.situation();
     let text = toml::to_string(&swarm.file).expect("tables of plain values are TOML");
     Drawn { text, options: swarm.options }
@@ -281,6 +282,21 @@ impl Swarm {
             );
         }
         situations::add(&mut self.file, &text);
+    }
+
+    /// Members that compare what they hold, at their start and now and then.
+    fn corruption_checks(&mut self) {
+        let mut draw = self.section("corruption checks");
+        let is_on = draw.chance(30);
+        self.option("corruption checks", if is_on { "drawn" } else { "usual" });
+        if is_on {
+            let is_initial = draw.chance(50);
+            let (whole, compactions) = (draw.number(100, 5_000), draw.number(100, 5_000));
+            let text = format!(
+                "[member]\ninitial_corrupt_check = {is_initial}\ncorrupt_check_interval = \"{whole}ms\"\ncompact_hash_check_interval = \"{compactions}ms\"\n"
+            );
+            situations::add(&mut self.file, &text);
+        }
     }
 
     fn situation(&mut self) {

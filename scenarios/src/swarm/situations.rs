@@ -165,36 +165,54 @@ duration = "{cut_for}ms"
     )
 }
 
-/// Power goes while a slow member syncs the first entries of a new term together with the term itself.
+/// Power goes while a member syncs the first entry of a new term together with the term itself. The two come at once to
+/// whoever is paused while the others elect: what has waited for it is one burst. The end of a sector must lie between
+/// them, so again and again.
 fn term_torn(draw: &mut Draw) -> String {
     let member = draw.member().0;
-    let sync = draw.uniform(10, 60);
-    let (site, nth) = (draw.pick(&["during sync *.wal", "before sync *.wal"]), draw.number(1, 3));
-    let (at, every) = (draw.uniform(505, 600), draw.uniform(900, 1_300));
-    let load = puts(draw.number(200, 400), draw.number(50, 700), 50);
+    let heartbeat = draw.uniform(1, 2) * 10;
+    let election = heartbeat * 10;
+    let (paused, every) = (election * 3, election * 3 + 300);
+    // What the old leader has sent comes before the pause.
+    let (at, after) = (draw.uniform(500, 900), draw.uniform(20, 60));
+    let back = draw.number(20, 150);
+    let site = draw.pick(&["during sync *.wal", "before sync *.wal"]);
+    let load = puts(draw.number(5, 60), draw.number(10, 700), 50);
     format!(
-        r#"duration = "8s"
-[disks.m{member}]
-sync = {{ constant = "{sync}ms" }}
-crash = {{ keep_percent = 10, lose_percent = 10, tear_bytes = 512 }}
-[[fault]]
-at = "500ms"
-every = "{every}ms"
-times = 6
-kind = "move-leader"
-node = "follower"
+        r#"duration = "{duration}ms"
+[member]
+heartbeat = "{heartbeat}ms"
+election = "{election}ms"
+[disk]
+crash = {{ keep_percent = 0, lose_percent = 0, tear_bytes = 512 }}
 [[fault]]
 at = "{at}ms"
 every = "{every}ms"
-times = 6
+times = 12
+kind = "kill"
+node = "leader"
+restart_after = "{back}ms"
+[[fault]]
+at = "{then}ms"
+every = "{every}ms"
+times = 12
+kind = "pause"
+node = "m{member}"
+duration = "{paused}ms"
+[[fault]]
+at = "{then}ms"
+every = "{every}ms"
+times = 12
 kind = "kill-at"
 node = "m{member}"
 site = "{site}"
-nth = {nth}
 power = true
-down = "100ms"
-duration = "700ms"
-{load}"#
+down = "20ms"
+duration = "{armed_for}ms"
+{load}"#,
+        duration = at + 12 * every,
+        then = at + after,
+        armed_for = paused + 150,
     )
 }
 
@@ -230,14 +248,18 @@ restart_after = "2s"
     )
 }
 
-/// Compactions overtake hashes: every row takes its time, and other work comes between two steps.
+/// Compactions overtake hashes that members take to compare them: every row takes its time, and other work comes
+/// between two steps.
 fn hash_race(draw: &mut Draw) -> String {
     let every = draw.number(100, 400);
     let load = puts(draw.number(50, 150), draw.number(10, 300), 200);
     let row_ns = draw.number(500_000, 2_000_000);
+    let (often, check) = (draw.number(20, 150), draw.number(50, 500));
     format!(
         r#"duration = "6s"
 buggify = true
+[member]
+corrupt_check_interval = "{check}ms"
 [cpu]
 backend_row_ns = {row_ns}
 [[workload]]
@@ -249,8 +271,7 @@ kind = "compactor"
 every = "{often}ms"
 keep = 1
 timeout = "1s"
-{load}"#,
-        often = draw.number(20, 150)
+{load}"#
     )
 }
 
@@ -258,7 +279,6 @@ timeout = "1s"
 fn defrag_cut(draw: &mut Draw) -> String {
     let member = draw.member().0;
     let (every, again) = (draw.number(200, 600), draw.uniform(900, 1_500));
-    // Not more: the read-out at the end must come through the slowest client's link in one call.
     let load = puts(200, draw.number(500, 2_000), 300);
     format!(
         r#"duration = "8s"

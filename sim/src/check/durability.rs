@@ -6,7 +6,7 @@
 //! | an acknowledged write is lost | a client was told of a write that cannot be read back in the end |
 //!
 //! After the faults the script reads everything back: a watch of every key from the oldest revision that is
-//! left, and every current row, from each member. Both are compared with the log of acknowledged writes.
+//! left, and every current row, page by page, from each member. Both are compared with the log of acknowledged writes.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,10 @@ use detkv_core::Instant;
 use super::model::Slot;
 use super::replay::{Change, Log};
 use super::{Case, Checker, Violation};
-use crate::history::{Call, End, History, KeyRange, OpId, Outcome, Phase, WatchRecord};
+use crate::history::{
+    Answer, Call, ClientId, End, History, KeyId, KeyRange, Kv, OpId, Outcome, Phase, RangeCall,
+    Rows, WatchRecord,
+};
 
 #[derive(Debug)]
 pub struct Durability;
@@ -66,7 +69,36 @@ fn lost(revision: i64, id: Option<OpId>, what: &str) -> Violation {
     Violation::new(LOST, message, id.into_iter().collect())
 }
 
-/// Full reads of the current state; returns how many there were.
+/// A read of every key, page by page, as far as it has come.
+struct Reading {
+    /// Of the first page: all others are of this revision too.
+    revision: i64,
+    rows: BTreeMap<KeyId, Kv>,
+    /// Where the next page begins.
+    next: Vec<u8>,
+}
+
+impl Reading {
+    fn begin(revision: i64) -> Self {
+        Self { revision, rows: BTreeMap::new(), next: b"\0".to_vec() }
+    }
+
+    /// Whether `range` is its next page.
+    fn goes_on_with(&self, history: &History, range: &RangeCall) -> bool {
+        let is_first = self.rows.is_empty() && range.revision == 0;
+        let is_at = is_first || range.revision == self.revision;
+        is_at && history.key(range.keys.key).as_ref() == self.next.as_slice()
+    }
+
+    fn take(&mut self, history: &History, page: &Rows) {
+        self.rows.extend(page.kvs.iter().map(|kv| (history.kv(*kv).key, *history.kv(*kv))));
+        if let Some(last) = page.kvs.last() {
+            self.next = [history.key(history.kv(*last).key).as_ref(), b"\0"].concat();
+        }
+    }
+}
+
+/// Full reads of the current state; returns how many came to their end.
 fn check_rows(
     history: &History,
     log: &Log,
@@ -74,32 +106,43 @@ fn check_rows(
     newest: Option<(i64, OpId)>,
 ) -> Result<usize, Violation> {
     let mut count = 0;
+    let mut readings: BTreeMap<ClientId, Reading> = BTreeMap::new();
     for op in history.operations().iter().filter(|op| op.called >= readout) {
-        let (Call::Range(range), Outcome::Done { revision, answer }) = (&op.call, &op.outcome)
+        let (Call::Range(range), Outcome::Done { revision, answer: Answer::Rows(page) }) =
+            (&op.call, &op.outcome)
         else {
             continue;
         };
-        let is_full = is_every_key(history, range.keys) && range.limit == 0 && range.revision == 0;
-        if !is_full || range.serializable || range.count_only {
+        if range.serializable || range.count_only || range.keys.end != End::Open {
+            continue;
+        }
+        if is_every_key(history, range.keys) && range.revision == 0 {
+            if let Some((newest, id)) = newest
+                && newest > *revision
+            {
+                let what = format!("in the end member {} is at revision {revision}", op.member);
+                return Err(lost(newest, Some(id), &what));
+            }
+            readings.insert(op.client, Reading::begin(*revision));
+        }
+        let Some(reading) = readings.get_mut(&op.client) else { continue };
+        if !reading.goes_on_with(history, range) {
+            continue;
+        }
+        reading.take(history, page);
+        if page.more {
             continue;
         }
         count += 1;
-        if let Some((newest, id)) = newest
-            && newest > *revision
-        {
-            let what = format!("in the end member {} is at revision {revision}", op.member);
-            return Err(lost(newest, Some(id), &what));
-        }
-        let crate::history::Answer::Rows(rows) = answer else { continue };
-        let held: BTreeMap<_, _> =
-            rows.kvs.iter().map(|kv| (history.kv(*kv).key, *history.kv(*kv))).collect();
-        for key in (0..history.keys().len() as u32).map(crate::history::KeyId) {
-            let Slot::Known(kv) = log.model.at(log.model.rank(key), *revision) else { continue };
-            if held.get(&key) != Some(&kv) {
+        for key in (0..history.keys().len() as u32).map(KeyId) {
+            let at = log.model.at(log.model.rank(key), reading.revision);
+            let Slot::Known(kv) = at else { continue };
+            if reading.rows.get(&key) != Some(&kv) {
                 let what = format!("its row is not there on member {} in the end", op.member);
                 return Err(lost(kv.mod_revision, log.writer(kv.mod_revision), &what));
             }
         }
+        readings.remove(&op.client);
     }
     Ok(count)
 }

@@ -4,13 +4,16 @@
 //! |---|---|
 //! | equal index, equal state | hashes of the state differ at one applied index (sampled all along) |
 //! | equal revision, equal hash | HashKV of one revision under one compact revision differs (asked in the end) |
+//! | corrupt without cause | members that compared their hashes raised CORRUPT, and none of the above differs |
 
 use std::collections::BTreeMap;
 
 use detkv_core::MemberId;
+use detkv_core::pb::etcdserverpb::AlarmType;
+use detkv_core::pb::etcdserverpb::alarm_request::AlarmAction;
 
 use super::{Case, Checker, Violation};
-use crate::history::Fact;
+use crate::history::{Call, Fact};
 
 #[derive(Debug)]
 pub struct State;
@@ -44,6 +47,29 @@ impl Checker for State {
                 return Err(Violation::new("equal index, equal state", message, Vec::new()));
             }
         }
-        Ok(())
+        nobody_is_called_corrupt(case)
+    }
+}
+
+/// All that was seen is equal: then no member finds another, or itself, to differ.
+fn nobody_is_called_corrupt(case: &Case) -> Result<(), Violation> {
+    let raises = |action: i32, alarm: i32| {
+        action == AlarmAction::Activate as i32 && alarm == AlarmType::Corrupt as i32
+    };
+    let by_client =
+        case.history.operations().iter().any(
+            |op| matches!(op.call, Call::Alarm { action, alarm, .. } if raises(action, alarm)),
+        );
+    let mut alarms = case.history.raft().alarms().iter();
+    match alarms.find(|entry| raises(entry.action, entry.alarm)) {
+        Some(entry) if !by_client => {
+            let message = format!(
+                "CORRUPT of member {:x} was raised (seen at {:?}), and all hashes are equal",
+                entry.of,
+                std::time::Duration::from_nanos(entry.at.ns)
+            );
+            Err(Violation::new("corrupt without cause", message, Vec::new()))
+        }
+        _ => Ok(()),
     }
 }

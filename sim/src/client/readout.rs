@@ -9,11 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
-use detkv_core::{Instant, MemberId};
+use detkv_core::{ApiError, Instant, MemberId};
 
 use super::{Client, Clients, WatchProgress, Watcher};
 use crate::handle::{Handle, NodeStatus, Reply};
-use crate::history::{Event, Fact, Phase};
+use crate::history::{Event, Fact, Failure, Phase};
 
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_EVENTS: Duration = Duration::from_millis(300);
 /// Timeout of one call.
 const CALL: Duration = Duration::from_secs(2);
+/// Rows of one page: with the largest values that workloads put, less than a megabyte.
+const PAGE_ROWS: i64 = 100;
 
 /// Reads everything back.
 #[derive(Clone, Copy, Debug)]
@@ -154,13 +156,34 @@ async fn record_hash(client: &Client, revision: i64) {
     }
 }
 
-/// Every current row, linearizable; the revision it was read at.
+/// Every current row, linearizable, page by page at the revision of the first one; that revision.
+///
+/// A store of some megabytes in one answer is more than a slow link carries in time, and every further
+/// try would wait behind the answers to those before.
 async fn read_all(client: &Client, deadline: Instant) -> Result<i64, ReadoutError> {
-    let (key, range_end) = (Bytes::from_static(b"\0"), Bytes::from_static(b"\0"));
-    let request = pb::RangeRequest { key, range_end, ..Default::default() };
+    let every = Bytes::from_static(b"\0");
+    let (mut key, mut revision) = (every.clone(), 0);
     loop {
-        if let Ok(Reply::Range(rows)) = client.call(Request::Range(request.clone())).await {
-            return Ok(rows.header.map_or(0, |header| header.revision));
+        let page = pb::RangeRequest {
+            key: key.clone(),
+            range_end: every.clone(),
+            limit: PAGE_ROWS,
+            revision,
+            ..Default::default()
+        };
+        match client.call(Request::Range(page)).await {
+            Ok(Reply::Range(rows)) => {
+                if revision == 0 {
+                    revision = rows.header.map_or(0, |header| header.revision);
+                }
+                match rows.kvs.last() {
+                    Some(last) if rows.more => key = [&last.key, &every[..]].concat().into(),
+                    _ => return Ok(revision),
+                }
+                continue;
+            }
+            Err(Failure::Api(ApiError::Compacted)) => (key, revision) = (every.clone(), 0),
+            _ => {}
         }
         if client.handle().now() >= deadline {
             return Err(ReadoutError::NoRead(client.endpoint()));

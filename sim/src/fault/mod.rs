@@ -271,10 +271,12 @@ impl World {
         }
     }
 
-    /// Ends every fault and bad period of a disk, and starts every node that is down. From here on a supervisor starts what ends later for
-    /// a reason of before: a planned stop that was under way, a disk error that comes to light.
+    /// Ends every fault, those in the code too, and every bad period of a disk, and starts every node that is down.
+    /// From here on a supervisor starts what ends later for a reason of before: a planned stop that was under way, a
+    /// disk error that comes to light.
     pub fn heal_all(&mut self) {
         self.is_healed = true;
+        detkv_core::probe::end_faults();
         let at_ns = self.now().ns;
         self.decide(|| Decision::HealAll { at_ns });
         self.hold_operators();

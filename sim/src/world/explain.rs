@@ -50,11 +50,14 @@ impl Copy {
     fn of_member(node: &Node, member: &Member) -> Self {
         let status = member.status();
         let (last, commit) = (status.last_index, status.commit_index);
-        // Downwards, until what is no longer kept.
+        // Downwards, from what a blocked loop has not taken into its log yet to what is no longer kept.
         let entries: BTreeMap<u64, u64> = (1..=last)
             .rev()
-            .map_while(|index| member.log_entry(index).map(|entry| (index, entry.term)))
+            .map(|index| member.log_entry(index).map(|entry| (index, entry.term)))
+            .skip_while(Option::is_none)
+            .map_while(|entry| entry)
             .collect();
+        let newest = entries.last_key_value().map(|(index, term)| (*term, *index));
         let offset = entries.keys().next().map_or(last, |first| first - 1);
         let leader =
             status.leader.map_or("knows no leader".to_owned(), |id| format!("follows m{id}"));
@@ -71,7 +74,7 @@ impl Copy {
             commit,
             applied: status.applied_index,
             offset,
-            last: (member.log_term(last).unwrap_or(0), last),
+            last: newest.unwrap_or_else(|| (member.log_term(last).unwrap_or(0), last)),
             entries,
             voters: status.voters,
             is_leader: status.role == Role::Leader && !node.paused,

@@ -46,6 +46,17 @@ pub fn get_all() -> Request {
     })
 }
 
+/// Every key from `key` on at `revision` (0: now), so many rows at most.
+pub fn get_page(key: &str, revision: i64, limit: i64) -> Request {
+    Request::Range(pb::RangeRequest {
+        key: bytes(key),
+        range_end: bytes("\0"),
+        revision,
+        limit,
+        ..Default::default()
+    })
+}
+
 /// Puts `value` when the key's mod revision is `mod_revision`, else reads it.
 pub fn guarded_put(key: &str, mod_revision: i64, value: &str) -> Request {
     use pb::{compare, request_op};
@@ -177,7 +188,7 @@ impl Store {
 
     fn range(&self, range: &pb::RangeRequest) -> pb::RangeResponse {
         let is_wanted = |key: &&Bytes| contains(&range.key, &range.range_end, key);
-        let kvs: Vec<KeyValue> = if range.revision > 0 {
+        let mut kvs: Vec<KeyValue> = if range.revision > 0 {
             let keys = self.versions.keys().filter(is_wanted);
             keys.filter_map(|key| self.row_at(key, range.revision)).collect()
         } else if range.range_end.is_empty() {
@@ -185,7 +196,12 @@ impl Store {
         } else {
             self.rows.values().filter(|kv| is_wanted(&&kv.key)).cloned().collect()
         };
-        pb::RangeResponse { count: kvs.len() as i64, kvs, ..Default::default() }
+        let count = kvs.len() as i64;
+        let more = range.limit > 0 && count > range.limit;
+        if more {
+            kvs.truncate(range.limit as usize);
+        }
+        pb::RangeResponse { count, kvs, more, ..Default::default() }
     }
 
     fn row_at(&self, key: &Bytes, revision: i64) -> Option<KeyValue> {
