@@ -97,6 +97,10 @@ pub struct Flags {
     /// Features to switch on or off, Name=true,…: CompactHashCheck, InitialCorruptCheck.
     #[arg(long, default_value = "")]
     pub feature_gates: String,
+    /// Applies and reads that take longer are logged and counted.
+    #[arg(long, alias = "experimental-warning-apply-duration", default_value = "100ms",
+          value_parser = parse_duration)]
+    pub warning_apply_duration: std::time::Duration,
     /// Longest time between backend commits; 0: 1s, each of them durable.
     #[arg(long, default_value = "0", value_parser = parse_duration)]
     pub backend_batch_interval: std::time::Duration,
@@ -192,7 +196,6 @@ const NOT_YET_SUPPORTED: &[&str] = &[
     "unsafe-no-fsync",
     "v2-deprecation",
     "wal-dir",
-    "warning-apply-duration",
     "warning-unary-request-duration",
 ];
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLockWriteGuard;
 
+use super::counters::Operations;
 use super::index::{Change, Current, KeyIndex, KeyRange};
 use super::range::{self, KeySpace, Selection, resolve_revision};
 use super::rows::{Put, Revision, Row, decode_kv, encode_kv};
@@ -32,13 +33,15 @@ pub(crate) struct Writer<'a> {
     begin: i64,
     events: Vec<Event>,
     lease_moves: Vec<LeaseMove>,
+    done: Operations,
 }
 
 impl<'a> Writer<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let state = shared.state.write();
         let begin = state.revision;
-        Self { shared, state, begin, events: Vec::new(), lease_moves: Vec::new() }
+        let (events, lease_moves) = (Vec::new(), Vec::new());
+        Self { shared, state, begin, events, lease_moves, done: Operations::default() }
     }
 
     /// The revision that a read inside this write belongs to.
@@ -50,6 +53,7 @@ impl<'a> Writer<'a> {
     pub fn finish(mut self, response: impl FnOnce(pb::ResponseHeader) -> Response) -> Applied {
         let revision = self.visible_revision();
         self.state.revision = revision;
+        self.shared.metrics.on_written(self.done);
         let events = (!self.events.is_empty())
             .then(|| Arc::new(RevisionEvents::new(revision, std::mem::take(&mut self.events))));
         Applied {
@@ -73,6 +77,8 @@ impl<'a> Writer<'a> {
     }
 
     fn write_put(&mut self, req: &pb::PutRequest, value: Bytes) {
+        self.done.puts += 1;
+        self.done.put_bytes += (req.key.len() + value.len()) as u64;
         let revision = self.next_revision();
         let state = &mut *self.state;
         let entry = state.index.get_mut(&req.key);
@@ -137,8 +143,9 @@ impl<'a> Writer<'a> {
             }
             None => Vec::new(),
         };
+        self.done.deletes += 1;
         for key in &keys {
-            self.delete(key);
+            self.remove(key);
         }
         Ok(pb::DeleteRangeResponse {
             header: Some(revision_header(self.visible_revision())),
@@ -149,6 +156,11 @@ impl<'a> Writer<'a> {
 
     /// Deletes a key; one that does not exist is left alone.
     pub fn delete(&mut self, key: &Bytes) {
+        self.done.deletes += 1;
+        self.remove(key);
+    }
+
+    fn remove(&mut self, key: &Bytes) {
         let revision = self.next_revision();
         let state = &mut *self.state;
         let Some(entry) = state.index.get_mut(key) else { return };
@@ -191,7 +203,8 @@ impl<'a> Writer<'a> {
         Ok(pb::TxnResponse { header, succeeded: path.succeeded, responses })
     }
 
-    fn range(&self, req: &pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+    fn range(&mut self, req: &pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+        self.done.ranges += 1;
         let current = self.visible_revision();
         // Checked against the state before the txn: what was compacted then is an error already.
         let revision = resolve_revision(req.revision, current, self.state.compact_revision)?;

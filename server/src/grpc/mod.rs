@@ -1,11 +1,12 @@
 //! etcd's gRPC services over the member.
 //!
 //! [`Api`] implements all of them; [`Router`] finds the one a request is for. `codec` writes answers to
-//! the wire, `status` holds the codes, `methods` the table of methods with their counters; `kv`, `watch`,
+//! the wire, `status` holds the codes, `methods` the table of methods with their counters, `count` what passes; `kv`, `watch`,
 //! `lease`, `cluster`, `maintenance`, `health` are what their names say.
 
 mod cluster;
 pub mod codec;
+mod count;
 mod health;
 mod kv;
 mod lease;
@@ -25,7 +26,7 @@ use tonic::{Request, Response, Status};
 pub use router::Router;
 
 use crate::client::{Answer, Client};
-use crate::metrics::MaintenanceSeconds;
+use crate::metrics::{MaintenanceSeconds, WatchEvents};
 use status::status;
 
 /// Generated service traits.
@@ -44,6 +45,7 @@ mod service {
 struct Api {
     client: Arc<Client>,
     seconds: MaintenanceSeconds,
+    watch_events: WatchEvents,
 }
 
 /// A request that core answers with one response of a type of its own.

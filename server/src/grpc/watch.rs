@@ -16,6 +16,7 @@ use super::service::etcd::watch_server::Watch;
 use super::status::{status, translate_too_large};
 use super::{Api, wants_leader};
 use crate::client::{Client, WatchHandle};
+use crate::metrics::WatchEvents;
 
 /// Credit that is given back at once, waking the member; less waits for its next burst.
 const URGENT_BYTES: u64 = 128 << 10;
@@ -38,7 +39,16 @@ impl Watch for Api {
         let task = run(self.client.clone(), handle.id(), inbound, wants_leader, ended);
         let inbound = AbortOnDrop(tokio::spawn(task).abort_handle());
         let end = Some(end);
-        Ok(Response::new(WatchReplies { handle, messages, end, drained: 0, _inbound: inbound }))
+        let events = self.watch_events.clone();
+        let drained = 0;
+        Ok(Response::new(WatchReplies {
+            handle,
+            messages,
+            end,
+            drained,
+            events,
+            _inbound: inbound,
+        }))
     }
 }
 
@@ -98,6 +108,7 @@ pub struct WatchReplies {
     end: Option<oneshot::Receiver<Status>>,
     /// Bytes the transport has taken that core has not been told of.
     drained: u64,
+    events: WatchEvents,
     _inbound: AbortOnDrop,
 }
 
@@ -127,6 +138,7 @@ impl Stream for WatchReplies {
         match self.messages.poll_recv(cx) {
             Poll::Ready(Some(message)) => {
                 self.drained += message.bytes;
+                self.events.on_sent(&message);
                 if self.drained >= URGENT_BYTES {
                     self.report_drained(true);
                 }
@@ -139,6 +151,15 @@ impl Stream for WatchReplies {
                 }
                 self.poll_end(cx).map(|error| Some(Err(error)))
             }
+        }
+    }
+}
+
+impl Drop for WatchReplies {
+    fn drop(&mut self) {
+        self.messages.close();
+        while let Ok(message) = self.messages.try_recv() {
+            self.events.on_dropped(&message);
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::ping::Pings;
 use super::wire::{self, FrameReader, WireError};
 use super::{Greeted, Outgoing, QUEUE_FRAMES, Queue, Shared};
 use crate::inbox::Event;
@@ -79,7 +80,7 @@ impl Link {
             // A newer connection from the peer replaces this one: the peer knows that the old one is dead.
             let up = self.up(&greeted);
             let lost = tokio::select! {
-                error = self.exchange(greeted.stream, up) => error,
+                error = self.exchange(greeted, up) => error,
                 newer = accepted.recv() => {
                     next = newer;
                     WireError::Closed
@@ -207,18 +208,23 @@ impl Link {
             return Err(format!("{address} is member {member:x} of cluster {cluster:x}"));
         }
         let wire = answer.version.min(self.shared.wire_version);
-        Ok(Greeted { stream, wire, version: answer.server_version })
+        let (version, answers_pings) = (answer.server_version, answer.answers_pings);
+        Ok(Greeted { stream, wire, version, answers_pings })
     }
 
     /// Moves frames both ways until either direction fails; says why.
     async fn exchange(
         &self,
-        stream: TcpStream,
+        greeted: Greeted,
         (queue, queued_bytes): (mpsc::Receiver<Frame>, Arc<AtomicUsize>),
     ) -> WireError {
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = greeted.stream.into_split();
+        let seconds = &self.shared.metrics.peer_round_trip_seconds;
+        let pings = Pings::new(seconds.with_label_values(&[&self.peer.id.to_string()]));
+        let measures = greeted.answers_pings && self.lane == LaneKind::Messages;
         let result = tokio::select! {
-            result = self.read_frames(FrameReader::new(reader)) => result,
+            never = pings.send(&self.outgoing), if measures => match never {},
+            result = self.read_frames(FrameReader::new(reader), &pings) => result,
             result = self.write_frames(writer, queue, &queued_bytes) => result,
         };
         result.err().unwrap_or(WireError::Closed)
@@ -228,6 +234,7 @@ impl Link {
     async fn read_frames<R: tokio::io::AsyncRead + Unpin>(
         &self,
         mut reader: FrameReader<R>,
+        pings: &Pings,
     ) -> Result<(), WireError> {
         let from = self.peer.id;
         let label = from.to_string();
@@ -235,6 +242,7 @@ impl Link {
         loop {
             let (frame, len) = reader.next().await?;
             received.inc_by(len as u64);
+            let Some(frame) = pings.take(frame, &self.outgoing) else { continue };
             let share = u32::try_from(len.clamp(1, CREDIT_BYTES)).expect("CREDIT_BYTES fits u32");
             let Ok(credit) = self.credit.clone().acquire_many_owned(share).await else {
                 return Ok(());

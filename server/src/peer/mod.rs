@@ -2,12 +2,13 @@
 //!
 //! Of two members the one with the smaller id dials; the other accepts. Start at [`Peers`] (the driver's
 //! end) and `link.rs` (one connection's life); `wire.rs` is the bytes, `accept.rs` the listening side,
-//! `members.rs` what the port answers to HTTP.
+//! `members.rs` what the port answers to HTTP, `ping.rs` how long a round trip takes.
 //! A queue lives as long as its connection: nothing that was meant for a lost one is sent on the next.
 
 mod accept;
 mod link;
 mod members;
+mod ping;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,7 @@ struct Greeted {
     wire: u32,
     /// The version that the peer shows.
     version: String,
+    answers_pings: bool,
 }
 
 /// Shared by the links of a process.
@@ -102,6 +104,7 @@ impl Shared {
             lane,
             server_version: self.server_version.clone(),
             peer_urls: self.peer_urls.clone(),
+            answers_pings: true,
             ..Hello::default()
         }
     }

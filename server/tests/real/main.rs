@@ -10,6 +10,7 @@ mod etcdctl;
 mod http;
 mod load;
 mod membership;
+mod metrics;
 mod one_member;
 mod ports;
 mod refusals;
