@@ -10,7 +10,7 @@ use crate::streams::{WatchStream, watch_prefix};
 use crate::support::{Cluster, LeaseClient, Member, eventually, get, put};
 
 /// The value on the page of a metric, with its labels as they are written there.
-async fn metric(member: &Member, name: &str) -> Option<f64> {
+pub async fn metric(member: &Member, name: &str) -> Option<f64> {
     let page = http::get(member, "/metrics").await.1;
     let mut lines = page.lines().filter(|line| !line.starts_with('#'));
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
