@@ -6,6 +6,7 @@
 //! Nothing is synchronised by time: a test waits for what it needs, up to `PATIENCE`.
 
 mod compaction;
+mod corruption;
 mod ctl;
 mod etcdctl;
 mod http;
