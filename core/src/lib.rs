@@ -13,6 +13,7 @@
 //! | `mvcc` | revisions, key index, transactions, compaction; redb behind it |
 //! | `recovery` | a data directory becomes a member, step by step |
 //! | `watch`, `lease`, `cluster` | what their names say |
+//! | `metrics` | what is counted, for /metrics |
 //! | `snapshot` | sending a store to a lagging follower and installing it |
 //! | `probe` | in-code faults and marks of the simulator; nothing in the shipped server |
 
@@ -25,6 +26,7 @@ pub mod event;
 pub mod lease;
 pub mod limits;
 pub mod member;
+pub mod metrics;
 pub mod mvcc;
 pub mod pb;
 pub mod probe;

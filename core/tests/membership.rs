@@ -93,6 +93,8 @@ fn a_learner_serves_only_serializable_reads_until_it_is_promoted() {
     assert_eq!(voters(&c, learner).len(), 4);
     assert!(c.put(learner, "k", "w") > 2);
     assert_eq!(c.call(leader, promote(learner)), Err(ApiError::MemberNotLearner));
+    let promotions = |c: &Cluster, at| c.member(at).metrics().learner_promote_successes.load();
+    assert_eq!((promotions(&c, leader), promotions(&c, follower)), (1, 0), "the leader's doing");
     c.assert_converged();
 }
 
@@ -107,6 +109,8 @@ fn a_learner_that_lags_is_not_promoted() {
     assert_eq!(c.call(leader, promote(learner)), Err(ApiError::LearnerNotReady));
     let follower = c.followers().into_iter().find(|id| *id != learner).expect("a follower");
     assert_eq!(c.call(follower, promote(learner)), Err(ApiError::LearnerNotReady));
+    let failures = c.member(leader).metrics().learner_promote_failures.lock().clone();
+    assert_eq!(failures, [(ApiError::LearnerNotReady.to_string(), 2)].into());
     c.start(learner);
     c.ms(2_000);
     assert!(c.call(follower, promote(learner)).is_ok());

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use detkv_core::api::{Request, RequestId, Response, StreamId, WatchMessage};
+use detkv_core::api::{ReadReady, Request, RequestId, Response, StreamId, WatchMessage};
 use detkv_core::member::Metrics;
 use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::etcdserverpb::WatchRequest;
@@ -12,6 +12,7 @@ use detkv_core::{ApiError, Input, StoreReader};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::inbox::{Closed, Event, Inbox};
+use crate::slow::{self, SlowApplies};
 
 /// A range of at most this many keys is read on the caller's own thread; others may take long and go
 /// to a thread for blocking work.
@@ -26,6 +27,7 @@ pub struct Client {
     next_id: AtomicU64,
     /// True once no leader has been known for three election timeouts.
     leader_lost: watch::Receiver<bool>,
+    slow: SlowApplies,
 }
 
 impl Client {
@@ -34,8 +36,9 @@ impl Client {
         reader: StoreReader,
         metrics: Arc<Metrics>,
         leader_lost: watch::Receiver<bool>,
+        slow: SlowApplies,
     ) -> Self {
-        Self { inbox, reader, metrics, next_id: AtomicU64::new(1), leader_lost }
+        Self { inbox, reader, metrics, next_id: AtomicU64::new(1), leader_lost, slow }
     }
 
     /// Asks the member. When the caller drops the future the member is told that nobody waits.
@@ -64,10 +67,10 @@ impl Client {
             other => return Ok(Answer::Member(other)),
         };
         if inline {
-            return self.reader.read(&ready).map(Answer::Read);
+            return read(&self.reader, &ready, &self.slow).map(Answer::Read);
         }
-        let reader = self.reader.clone();
-        match tokio::task::spawn_blocking(move || reader.read(&ready)).await {
+        let (reader, slow) = (self.reader.clone(), self.slow.clone());
+        match tokio::task::spawn_blocking(move || read(&reader, &ready, &slow)).await {
             Ok(result) => result.map(Answer::Read),
             // The pool is shutting down; a panic in a read has been reported by its own thread.
             Err(_) => Err(ApiError::Stopped),
@@ -106,10 +109,32 @@ impl Client {
         &self.metrics
     }
 
+    /// Views of the backend's file that are open now.
+    pub fn open_views(&self) -> u64 {
+        self.reader.open_views()
+    }
+
     /// Becomes true when no leader has been known for three election timeouts.
     pub fn leader_lost(&self) -> watch::Receiver<bool> {
         self.leader_lost.clone()
     }
+}
+
+fn read(
+    reader: &StoreReader,
+    ready: &ReadReady,
+    noted: &SlowApplies,
+) -> Result<ReadResult, ApiError> {
+    let prefix = match &ready.request {
+        Request::Range(_) => slow::RANGE,
+        Request::Txn(_) => slow::TXN,
+        // Hashes take as long as they take, and have a histogram.
+        _ => return reader.read(ready),
+    };
+    let started = Instant::now();
+    let result = reader.read(ready);
+    noted.note_read(prefix, started.elapsed(), result.is_ok());
+    result
 }
 
 /// Who gave the answer.

@@ -1,6 +1,6 @@
 //! The driver's monotonic clock, as core's `Instant`.
 
-use std::time::Instant as StdInstant;
+use std::time::{Instant as StdInstant, SystemTime};
 
 use detkv_core::Instant;
 
@@ -18,6 +18,13 @@ impl Clock {
     pub fn now(&self) -> Instant {
         let ns = self.origin.elapsed().as_nanos();
         Instant { ns: u64::try_from(ns).expect("a process does not run for 584 years") }
+    }
+
+    /// The same moment by the calendar, in seconds since 1970.
+    pub fn unix_secs(&self, instant: Instant) -> u64 {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let ago = self.now().since(instant);
+        since_1970.unwrap_or_default().saturating_sub(ago).as_secs()
     }
 
     /// The point on the operating system's clock; `None` beyond what it can hold.

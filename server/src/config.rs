@@ -40,6 +40,7 @@ pub struct ServerConfig {
     /// The flags say who we are; otherwise an existing data directory may.
     pub identity_given: bool,
     pub log: logs::Options,
+    pub warning_apply_duration: Duration,
     /// To be logged once logging is up.
     pub warnings: Vec<String>,
 }
@@ -90,6 +91,7 @@ pub fn validate(parsed: &Parsed) -> Result<ServerConfig, String> {
         listen_peers: listen("listen-peer-urls", &flags.listen_peer_urls)?,
         identity_given: identity_flags.iter().any(|flag| parsed.is_given(flag)),
         log: log_options(flags)?,
+        warning_apply_duration: flags.warning_apply_duration,
     })
 }
 

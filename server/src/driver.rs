@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use detkv_core::api::{RequestId, StreamId, WatchMessage};
 use detkv_core::pb::peer::LaneKind;
-use detkv_core::{Halt, Input, Lane, Member, MemberId, Outputs};
+use detkv_core::{Halt, Input, Lane, Member, MemberId, Metrics, Outputs};
 use rustc_hash::FxHashMap;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,7 +15,9 @@ use crate::clock::Clock;
 use crate::disk::Lanes;
 use crate::inbox::{Event, Inbox, Reply};
 use crate::logs;
+use crate::metrics::WatchEvents;
 use crate::peer::{Peers, Sent};
+use crate::slow::SlowApplies;
 
 /// The longest sleep without a deadline; a bound on the damage of a lost wake-up, not a schedule.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -28,6 +30,9 @@ pub struct Driver {
     pub peers: Peers,
     calls: FxHashMap<RequestId, oneshot::Sender<Reply>>,
     streams: FxHashMap<StreamId, mpsc::UnboundedSender<WatchMessage>>,
+    metrics: Arc<Metrics>,
+    slow: SlowApplies,
+    watch_events: WatchEvents,
     /// Peers whose queue was full; the member is told before its next burst.
     full: Vec<MemberId>,
 }
@@ -39,9 +44,24 @@ impl Driver {
         inbox: Arc<Inbox>,
         lanes: Lanes,
         peers: Peers,
+        slow: SlowApplies,
+        watch_events: WatchEvents,
     ) -> Self {
         let (calls, streams) = (FxHashMap::default(), FxHashMap::default());
-        Self { member, clock, inbox, lanes, peers, calls, streams, full: Vec::new() }
+        let (full, metrics) = (Vec::new(), member.metrics());
+        Self {
+            member,
+            clock,
+            inbox,
+            lanes,
+            peers,
+            calls,
+            streams,
+            metrics,
+            slow,
+            watch_events,
+            full,
+        }
     }
 
     /// Runs until the member is over. Everyone who still waits is told `server stopped`.
@@ -50,7 +70,7 @@ impl Driver {
         let mut out = Outputs::default();
         let halt = loop {
             self.feed(&mut burst);
-            self.member.poll(self.clock.now(), &mut out);
+            self.poll(&mut out);
             if let Some(halt) = self.perform(&mut out) {
                 break halt;
             }
@@ -58,6 +78,16 @@ impl Driver {
         };
         self.inbox.close();
         halt
+    }
+
+    /// Core has no clock while it applies; a burst is what can be timed.
+    fn poll(&mut self, out: &mut Outputs) {
+        let before = self.metrics.proposals_applied_total.load();
+        let started = self.clock.now();
+        self.member.poll(started, out);
+        if self.metrics.proposals_applied_total.load() > before {
+            self.slow.note("", self.clock.now().since(started));
+        }
     }
 
     fn wake_at(&self) -> std::time::Instant {
@@ -143,7 +173,10 @@ impl Driver {
         }
         for (stream, message) in out.watch.drain(..) {
             if let Some(sink) = self.streams.get(&stream) {
-                let _ = sink.send(message);
+                self.watch_events.on_queued(&message);
+                if let Err(refused) = sink.send(message) {
+                    self.watch_events.on_dropped(&refused.0);
+                }
             }
         }
         out.log_lines.drain(..).for_each(|line| logs::core_line(&line));

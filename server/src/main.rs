@@ -8,7 +8,7 @@
 //! | `disk`, `files` | the disk lanes; the data directory |
 //! | `peer` | connections to the other members |
 //! | `client`, `serve`, `workers`, `grpc`, `http` | the client port |
-//! | `logs`, `metrics` | what the operator sees |
+//! | `logs`, `metrics`, `process`, `slow` | what the operator sees |
 
 mod client;
 mod clock;
@@ -26,6 +26,7 @@ mod metrics;
 mod peer;
 mod process;
 mod serve;
+mod slow;
 mod start;
 mod url;
 mod workers;

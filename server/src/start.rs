@@ -30,6 +30,7 @@ use crate::logs;
 use crate::metrics::DriverMetrics;
 use crate::peer::{Peers, Shared, accept_peers};
 use crate::serve::{Connections, Site, serve_clients};
+use crate::slow::SlowApplies;
 use crate::workers::Workers;
 
 /// How long connections may take to finish what they have after the member has stopped.
@@ -69,7 +70,16 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
 
     let core = &config.core;
     let quota = core.quota_bytes.unwrap_or(0);
-    let metrics = DriverMetrics::new(&core.id.to_string(), &core.version, quota);
+    let metrics = DriverMetrics::new(&core.id.to_string(), &core.version, quota, clock);
+    metrics.show_features(&[
+        ("CompactHashCheck", core.compact_hash_check_interval.is_some()),
+        ("InitialCorruptCheck", core.initial_corrupt_check),
+    ]);
+    let slow = SlowApplies {
+        limit: config.warning_apply_duration,
+        count: metrics.slow_applies.clone(),
+        range_seconds: metrics.range_seconds.clone(),
+    };
     let inbox = Arc::new(Inbox::new());
     let no_threads = |e| format!("cannot start threads: {e}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -80,15 +90,17 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
     let (lost, leader_lost) = watch::channel(false);
     let core_metrics = member.metrics();
     runtime.spawn(monitor_leader(core_metrics.clone(), core.election, lost));
-    let client = Client::new(inbox.clone(), member.reader(), core_metrics, leader_lost);
+    let client =
+        Client::new(inbox.clone(), member.reader(), core_metrics, leader_lost, slow.clone());
     let client = Arc::new(client);
     let site = Arc::new(Site {
         grpc: Router::new(client.clone(), core.request_bytes_max, &metrics),
-        http: Endpoints::new(client.clone(), metrics, core.version.clone()),
+        http: Endpoints::new(client.clone(), metrics.clone(), core.version.clone()),
     });
 
     let peers = Peers::new(shared.clone(), runtime.handle().clone());
-    let driver = Driver::new(member, clock, inbox.clone(), lanes, peers);
+    let driver =
+        Driver::new(member, clock, inbox.clone(), lanes, peers, slow, metrics.watch_events);
     runtime
         .block_on(async {
             // Signals are caught before anything runs that a stop would have to end.

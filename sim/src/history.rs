@@ -5,28 +5,31 @@
 //! Start at [`History::record`] (writing) and [`Operation`], [`WatchRecord`], [`Fact`] (reading).
 
 mod call;
+mod event;
 mod intern;
 mod raft;
+mod settings;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
-use detkv_core::api::Request;
-use detkv_core::member::{AppliedChange, Role};
-use detkv_core::pb::{etcdserverpb as pb, mvccpb};
+use detkv_core::pb::mvccpb;
 use detkv_core::{ApiError, Instant, MemberId};
 
 pub use call::{
     Answer, Call, CompareCall, DeleteCall, Deleted, End, HashAnswer, KeyRange, Op, PutCall,
     RangeCall, Rows, Target, TxnAnswer, TxnCall,
 };
+pub use event::{DownHow, Event, Fact, Failure, Phase, may_take_effect_later};
 pub use intern::{Interner, Value};
 pub use raft::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftStep, RaftTrace, Rare};
+pub use settings::Settings;
+pub use watch::{Batch, WatchEnd, WatchEvent, WatchRecord};
 
 use crate::handle::Reply;
+use event::may_have_effect;
 
 /// A client of a run.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,149 +67,6 @@ pub struct Kv {
     pub lease: i64,
 }
 
-/// How a call ended without an answer.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Failure {
-    Api(ApiError),
-    /// The request never left the client: it has no effect.
-    NotSent,
-    /// Timeout or lost connection: the request may take effect at any later time.
-    Unknown,
-}
-
-/// One thing to record; its time is given beside it.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// `op` is the next free number: operations are numbered in the order of their calls.
-    Call {
-        client: ClientId,
-        op: OpId,
-        member: MemberId,
-        request: Request,
-    },
-    Return {
-        op: OpId,
-        result: Result<Reply, Failure>,
-    },
-    /// `watch` is the next free number.
-    WatchOpened {
-        client: ClientId,
-        watch: WatchId,
-        member: MemberId,
-        request: pb::WatchCreateRequest,
-    },
-    /// Every message on the stream of `watch` after the request was sent.
-    WatchResponse {
-        watch: WatchId,
-        response: pb::WatchResponse,
-    },
-    /// The connection went away.
-    WatchLost {
-        watch: WatchId,
-    },
-    /// The client closed it.
-    WatchClosed {
-        watch: WatchId,
-    },
-    /// From now on the client drains its watches slowly, on purpose.
-    ClientIsSlow {
-        client: ClientId,
-    },
-    Fact(Fact),
-}
-
-/// Something about the world that no client sees.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Fact {
-    /// The process started and reads its data directory.
-    Recovering {
-        member: MemberId,
-    },
-    /// Open: it takes part.
-    Up {
-        member: MemberId,
-    },
-    Down {
-        member: MemberId,
-        how: DownHow,
-    },
-    Paused {
-        member: MemberId,
-    },
-    Resumed {
-        member: MemberId,
-    },
-    /// The member's view changed.
-    Role {
-        member: MemberId,
-        role: Role,
-        term: u64,
-        leader: Option<MemberId>,
-    },
-    /// `fault` numbers the faults of a run; `what` reads as a line of the story.
-    FaultBegan {
-        fault: u32,
-        what: String,
-        member: Option<MemberId>,
-    },
-    FaultEnded {
-        fault: u32,
-    },
-    /// `Member::state_hash` at `applied_index`.
-    StateHash {
-        member: MemberId,
-        applied_index: u64,
-        hash: u64,
-    },
-    /// HashKV of the member, asked when everything was over.
-    KvHash {
-        member: MemberId,
-        revision: i64,
-        compact_revision: i64,
-        hash: u32,
-    },
-    /// A counter or gauge of the member, read at this time.
-    Metric {
-        member: MemberId,
-        name: &'static str,
-        value: u64,
-    },
-    /// The member's clock jumped forward (or back, if negative).
-    ClockStepped {
-        member: MemberId,
-        ns: i64,
-    },
-    /// The member applied a change of the configuration.
-    Membership {
-        member: MemberId,
-        change: AppliedChange,
-    },
-    /// The script reached a phase of the run.
-    Phase(Phase),
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum DownHow {
-    Killed,
-    PowerLoss,
-    /// A planned stop.
-    Stopped,
-    /// The member gave up: a failed disk, removal.
-    Halted(String),
-    /// The data directory could not be opened.
-    OpenFailed(String),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Phase {
-    /// A leader is elected and the workload runs: figures count from here.
-    WarmedUp,
-    /// No fault from here on: the cluster must converge.
-    FaultsOver,
-    /// The workload is over; what follows reads everything back.
-    Readout,
-}
-
 /// One call with its return.
 #[derive(Clone, Debug)]
 pub struct Operation {
@@ -236,57 +96,6 @@ pub enum Outcome {
     },
 }
 
-/// One watch on one connection.
-#[derive(Clone, Debug)]
-pub struct WatchRecord {
-    pub client: ClientId,
-    pub member: MemberId,
-    pub opened: Instant,
-    pub keys: KeyRange,
-    pub start_revision: i64,
-    pub prev_kv: bool,
-    pub progress_notify: bool,
-    pub fragment: bool,
-    pub no_put: bool,
-    pub no_delete: bool,
-    /// When the `created` answer came, and its header's revision.
-    pub created: Option<(Instant, i64)>,
-    pub batches: Vec<Batch>,
-    pub events: Vec<WatchEvent>,
-    pub end: Option<(Instant, WatchEnd)>,
-}
-
-/// One response with events, or a progress notice (no events).
-#[derive(Clone, Debug)]
-pub struct Batch {
-    pub at: Instant,
-    /// Of the response's header.
-    pub revision: i64,
-    /// More of the same revision follows.
-    pub fragment: bool,
-    /// In [`WatchRecord::events`].
-    pub events: Range<u32>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WatchEvent {
-    pub is_delete: bool,
-    pub kv: KvId,
-    pub prev: Option<KvId>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum WatchEnd {
-    /// The connection broke.
-    Lost,
-    /// The client closed it.
-    Closed,
-    Canceled {
-        compact_revision: i64,
-        reason: String,
-    },
-}
-
 /// Everything that was recorded, in the order of time.
 #[derive(Clone, Default, Debug)]
 pub struct History {
@@ -304,38 +113,6 @@ pub struct History {
     slow: BTreeSet<ClientId>,
     /// 32-bit FNV-1a of every value, when histories are to be written for others.
     value_hashes: Option<Vec<u32>>,
-}
-
-/// What the members were told at open, where a promise depends on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
-    pub election: Duration,
-    /// Least TTL of a lease, whole seconds.
-    pub lease_ttl_secs_min: i64,
-    /// How far any member's clock runs fast or slow, parts per million.
-    pub drift_ppm: u32,
-    /// Byte credit of a watch stream.
-    pub watch_stream_bytes: u64,
-}
-
-impl Settings {
-    /// What a member may hold for a stream when it adds another message: its credit, and twice that because
-    /// answers to requests need none.
-    pub fn watch_held_bytes_max(&self) -> u64 {
-        self.watch_stream_bytes.saturating_mul(2)
-    }
-}
-
-impl Default for Settings {
-    /// etcd's defaults, on true clocks.
-    fn default() -> Self {
-        Self {
-            election: Duration::from_secs(1),
-            lease_ttl_secs_min: 2,
-            drift_ppm: 0,
-            watch_stream_bytes: detkv_core::limits::WATCH_STREAM_BYTES_MAX,
-        }
-    }
 }
 
 impl History {
@@ -537,104 +314,9 @@ impl History {
         operation.ended = at;
         operation.outcome = outcome;
     }
-
-    fn on_watch_opened(
-        &mut self,
-        at: Instant,
-        client: ClientId,
-        member: MemberId,
-        request: &pb::WatchCreateRequest,
-    ) {
-        use pb::watch_create_request::FilterType;
-        // Surface spec §4.1: an empty key watches from the lowest one.
-        let lowest = Bytes::from_static(b"\0");
-        let key = if request.key.is_empty() { &lowest } else { &request.key };
-        let keys = self.key_range(key, &request.range_end);
-        let has = |filter: FilterType| request.filters.contains(&(filter as i32));
-        self.watches.push(WatchRecord {
-            client,
-            member,
-            opened: at,
-            keys,
-            start_revision: request.start_revision,
-            prev_kv: request.prev_kv,
-            progress_notify: request.progress_notify,
-            fragment: request.fragment,
-            no_put: has(FilterType::Noput),
-            no_delete: has(FilterType::Nodelete),
-            created: None,
-            batches: Vec::new(),
-            events: Vec::new(),
-            end: None,
-        });
-    }
-
-    fn on_watch_response(&mut self, at: Instant, watch: WatchId, response: pb::WatchResponse) {
-        let revision = response.header.as_ref().map_or(0, |header| header.revision);
-        // An event without a row is recorded as one about the empty key, which no filter allows.
-        let none = mvccpb::KeyValue::default();
-        let mut events = Vec::with_capacity(response.events.len());
-        for event in &response.events {
-            events.push(WatchEvent {
-                is_delete: event.r#type == mvccpb::event::EventType::Delete as i32,
-                kv: self.intern_kv(event.kv.as_ref().unwrap_or(&none)),
-                prev: event.prev_kv.as_ref().map(|prev| self.intern_kv(prev)),
-            });
-        }
-        let record = &mut self.watches[watch.0 as usize];
-        if response.created {
-            record.created = Some((at, revision));
-        }
-        if !events.is_empty() || !(response.created || response.canceled) {
-            let from = record.events.len() as u32;
-            record.events.append(&mut events);
-            let events = from..record.events.len() as u32;
-            record.batches.push(Batch { at, revision, fragment: response.fragment, events });
-        }
-        if response.canceled {
-            let end = WatchEnd::Canceled {
-                compact_revision: response.compact_revision,
-                reason: response.cancel_reason,
-            };
-            self.on_watch_end(at, watch, end);
-        }
-    }
-
-    fn on_watch_end(&mut self, at: Instant, watch: WatchId, end: WatchEnd) {
-        let record = &mut self.watches[watch.0 as usize];
-        record.end.get_or_insert((at, end));
-    }
 }
 
 /// FNV-1a with 32 bits, by which etcd's robustness tests name long values.
 pub fn fnv32a(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
-}
-
-/// Whether a request that got this error may take effect, or may have.
-///
-/// Besides what may come later: a write that meets the quota on its way through apply takes effect
-/// although its caller is refused (surface spec §16.6, check 2).
-fn may_have_effect(error: &ApiError) -> bool {
-    may_take_effect_later(error) || *error == ApiError::NoSpace
-}
-
-/// Whether a request that got this error may still take effect later (surface spec §10.3).
-///
-/// All others are answers to a request that was looked at and refused.
-pub fn may_take_effect_later(error: &ApiError) -> bool {
-    matches!(
-        error,
-        ApiError::Timeout
-            | ApiError::TimeoutLeaderFailure
-            | ApiError::TimeoutConnectionLost
-            | ApiError::TimeoutApplied
-            | ApiError::DeadlineExceeded
-            | ApiError::ProposalDropped
-            | ApiError::LeaderChanged
-            | ApiError::NoLeader
-            | ApiError::NotLeader
-            | ApiError::Stopped
-            | ApiError::TimeoutLeaderTransfer
-    )
 }

@@ -1,6 +1,8 @@
 //! A committed entry becomes state, reply and events. No time and no randomness decides anything
 //! here: entry + state → response, the same on every member.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::EntryType;
@@ -91,17 +93,14 @@ impl Member {
 
     fn perform(&mut self, request: &pb::InternalRaftRequest) -> Result<Response, ApiError> {
         if let Some(r) = &request.put {
-            self.metrics.add(&self.metrics.mvcc_put_total);
             let lessor = &self.lessor;
             let applied = self.store.put(r, &|id| lessor.exists(id))?;
             Ok(self.publish(applied))
         } else if let Some(r) = &request.txn {
-            self.metrics.add(&self.metrics.mvcc_txn_total);
             let lessor = &self.lessor;
             let applied = self.store.txn(r, &|id| lessor.exists(id))?;
             Ok(self.publish(applied))
         } else if let Some(r) = &request.delete_range {
-            self.metrics.add(&self.metrics.mvcc_delete_total);
             let applied = self.store.delete_range(r)?;
             Ok(self.publish(applied))
         } else if let Some(r) = &request.compaction {
@@ -147,6 +146,8 @@ impl Member {
         // An effect outside the replicated state: only the leader's lessor looks at time.
         self.lessor.stamp(self.now, r.id);
         self.metrics.add(&self.metrics.lease_granted_total);
+        let ttl_secs = u64::try_from(r.ttl).unwrap_or(0);
+        self.metrics.lease_ttl.observe(Duration::from_secs(ttl_secs));
         let response = pb::LeaseGrantResponse { id: r.id, ttl: r.ttl, ..Default::default() };
         Ok(Response::LeaseGrant(response))
     }

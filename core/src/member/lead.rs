@@ -79,6 +79,7 @@ impl Member {
                 self.lead.elected_at = self.now;
                 self.metrics.add(&self.metrics.leader_changes_seen_total);
                 let failed = self.reads.fail_flight();
+                self.metrics.read_indexes_failed_total.add((!failed.is_empty()).into());
                 sometimes!(!failed.is_empty(), "reads.failed-by-new-leader");
                 self.fail_reads(failed);
                 sent = true;

@@ -160,6 +160,7 @@ impl Member {
         if ask.renew {
             match self.lessor.renew(self.now, ask.lease_id) {
                 Renewal::Renewed { ttl_secs } => {
+                    self.metrics.add(&self.metrics.lease_renewed_total);
                     answer.found = true;
                     answer.ttl = ttl_secs;
                 }

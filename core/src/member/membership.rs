@@ -238,6 +238,10 @@ impl Member {
         }
         let judged = self.cluster.validate(&change).and_then(|()| self.judge(&change));
         if let Err(error) = judged {
+            if matches!(change, Change::Promote(_)) {
+                let mut failures = self.metrics.learner_promote_failures.lock();
+                *failures.entry(error.to_string()).or_default() += 1;
+            }
             return Verdict::Refused(error);
         }
         if change == Change::Remove(self.config.id) {
@@ -311,6 +315,9 @@ impl Member {
             self.farewells.push((peer, self.now + self.config.heartbeat * FAREWELL_HEARTBEATS));
         }
         self.cluster.apply_change(&mut self.store, &change);
+        if matches!(change, Change::Promote(_)) && self.node.is_leader() {
+            self.metrics.add(&self.metrics.learner_promote_successes);
+        }
         self.peers_changed = true;
         self.lead.introduced = false;
         self.note_change(entry.index, &change);

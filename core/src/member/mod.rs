@@ -58,6 +58,7 @@ use crate::snapshot::Snapshots;
 use crate::time::Instant;
 use crate::watch::WatchHub;
 
+pub use crate::metrics::Metrics;
 use auto_compact::AutoCompactor;
 use corruption::Corruption;
 pub(crate) use defrag::COPY_PREFIX;
@@ -68,7 +69,7 @@ pub use membership::{AppliedChange, ChangeKind};
 use pending::Pending;
 use requests::ReadWaiter;
 use space::SpaceDesk;
-pub use status::{LogEntry, MemberStatus, Metrics, RaftFacts, Role};
+pub use status::{LogEntry, MemberStatus, RaftFacts, Role};
 
 pub struct Member {
     pub(crate) config: Config,
@@ -163,6 +164,7 @@ impl Member {
     pub(crate) fn new(parts: Parts, now: Instant) -> Self {
         let Parts { config, files, mut rng, node, store, snapshot_index, snap_files } = parts;
         let reader = store.reader();
+        let metrics = Arc::new(Metrics::new(store.metrics()));
         let watches = WatchHub::new(crate::watch::WatchOptions {
             progress_interval: config.watch_progress_interval,
             fragment_bytes: config.request_bytes_max + (512 << 10),
@@ -205,7 +207,7 @@ impl Member {
             peers_changed: true,
             halt: None,
             halted: false,
-            metrics: Arc::default(),
+            metrics,
             measured_at: None,
             config,
             files,
@@ -354,6 +356,8 @@ impl Member {
             Some(Body::SnapshotAck(a)) => self.handle_snapshot_ack(from, a),
             Some(Body::HashAsk(ask)) => self.handle_hash_ask(from, ask),
             Some(Body::HashReply(reply)) => self.handle_hash_reply(from, reply),
+            // The drivers' business.
+            Some(Body::Ping(_) | Body::Pong(_)) => {}
             None => self.warn("dropped an empty frame", from),
         }
     }
@@ -461,7 +465,9 @@ impl Member {
         let moved = !raft.read_states.is_empty();
         if moved {
             for state in raft.read_states {
-                self.reads.on_read_state(&state.request_ctx, state.index);
+                if !self.reads.on_read_state(&state.request_ctx, state.index) {
+                    self.metrics.add(&self.metrics.slow_read_indexes_total);
+                }
             }
         }
         if !raft.snapshots.is_empty() {

@@ -392,7 +392,9 @@ impl Member {
         }
         self.dispatch();
         let (now, timeout) = (self.now, self.config.request_timeout());
-        for waiter in self.reads.remove(|w| now >= w.started + timeout) {
+        let late = self.reads.remove(|w| now >= w.started + timeout);
+        self.metrics.slow_read_indexes_total.add((!late.is_empty()).into());
+        for waiter in late {
             self.fail_read(waiter.what, ApiError::Timeout);
         }
         self.look_after_leases();

@@ -1,15 +1,13 @@
 //! What an operator or a checker may look at, between bursts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use raft::eraftpb::EntryType;
 
-use parking_lot::Mutex;
-
 use super::Member;
 use crate::event::MemberId;
+use crate::metrics::Metrics;
 use crate::pb::etcdserverpb as pb;
 
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -68,81 +66,6 @@ pub struct LogEntry<'a> {
     pub is_change: bool,
     /// An encoded `InternalRaftRequest` or `ConfChange`; empty at the start of a term.
     pub data: &'a Bytes,
-}
-
-/// A counter or gauge that the driver may read from another thread.
-#[derive(Default, Debug)]
-pub struct Value(AtomicU64);
-
-impl Value {
-    pub fn load(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    pub(crate) fn set(&self, value: u64) {
-        self.0.store(value, Relaxed);
-    }
-}
-
-macro_rules! metrics {
-    ($($name:ident),* $(,)?) => {
-        /// Counters and gauges; names as in surface spec §14 without the prefix.
-        #[derive(Default, Debug)]
-        pub struct Metrics {
-            $(pub $name: Value,)*
-            /// The active alarms of all members.
-            pub alarms: Mutex<Vec<pb::AlarmMember>>,
-        }
-
-        impl Metrics {
-            /// (name, value) of each.
-            pub fn all(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.load()),)*]
-            }
-        }
-    };
-}
-
-metrics!(
-    has_leader,
-    is_leader,
-    is_learner,
-    leader_changes_seen_total,
-    proposals_committed_total,
-    proposals_applied_total,
-    proposals_pending,
-    proposals_failed_total,
-    slow_disk_alarm,
-    wal_write_bytes_total,
-    db_total_size_in_bytes,
-    db_total_size_in_use_in_bytes,
-    current_revision,
-    compact_revision,
-    keys_total,
-    watcher_total,
-    watch_stream_total,
-    slow_watcher_total,
-    watch_buffered_bytes,
-    mvcc_put_total,
-    mvcc_delete_total,
-    mvcc_txn_total,
-    lease_granted_total,
-    lease_revoked_total,
-    lease_expired_total,
-    snapshots_started_total,
-    snapshots_sent_total,
-    snapshots_installed_total,
-    planned_transfers_total,
-    defrags_total,
-    compaction_rows_total,
-    defrag_inflight,
-);
-
-impl Metrics {
-    /// One more. Written by the member alone, so no read-modify-write is lost.
-    pub(crate) fn add(&self, counter: &Value) {
-        counter.set(counter.load() + 1);
-    }
 }
 
 impl Member {
@@ -258,6 +181,8 @@ impl Member {
         m.wal_write_bytes_total.set(self.node.wal_bytes());
         m.compaction_rows_total.set(self.store.compacted_rows());
         m.defrag_inflight.set(self.store.has_defrag().into());
+        m.heartbeat_send_failures_total.set(self.node.late_heartbeats());
+        m.snapshot_apply_in_progress.set(self.node.is_installing().into());
         m.watcher_total.set(watches.watchers);
         m.watch_stream_total.set(watches.streams);
         m.slow_watcher_total.set(watches.slow);

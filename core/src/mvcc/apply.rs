@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::RwLockWriteGuard;
 
+use super::counters::Operations;
 use super::index::{Change, Current, KeyIndex, KeyRange};
 use super::range::{self, KeySpace, Selection, resolve_revision};
 use super::rows::{Put, Revision, Row, decode_kv, encode_kv};
@@ -33,14 +34,15 @@ pub(crate) struct Writer<'a> {
     events: Vec<Event>,
     previous: Vec<Previous>,
     lease_moves: Vec<LeaseMove>,
+    done: Operations,
 }
 
 impl<'a> Writer<'a> {
     pub fn new(shared: &'a Shared) -> Self {
         let state = shared.state.write();
         let begin = state.revision;
-        let (events, previous, lease_moves) = Default::default();
-        Self { shared, state, begin, events, previous, lease_moves }
+        let (events, previous, lease_moves, done) = Default::default();
+        Self { shared, state, begin, events, previous, lease_moves, done }
     }
 
     /// The revision that a read inside this write belongs to.
@@ -52,6 +54,7 @@ impl<'a> Writer<'a> {
     pub fn finish(mut self, response: impl FnOnce(pb::ResponseHeader) -> Response) -> Applied {
         let revision = self.visible_revision();
         self.state.revision = revision;
+        self.shared.metrics.on_written(self.done);
         let events = (!self.events.is_empty())
             .then(|| Arc::new(RevisionEvents::new(revision, std::mem::take(&mut self.events))));
         Applied {
@@ -76,6 +79,8 @@ impl<'a> Writer<'a> {
     }
 
     fn write_put(&mut self, req: &pb::PutRequest, value: Bytes) {
+        self.done.puts += 1;
+        self.done.put_bytes += (req.key.len() + value.len()) as u64;
         let revision = self.next_revision();
         let state = &mut *self.state;
         let entry = state.index.get_mut(&req.key);
@@ -147,8 +152,9 @@ impl<'a> Writer<'a> {
             }
             None => Vec::new(),
         };
+        self.done.deletes += 1;
         for key in &keys {
-            self.delete(key);
+            self.remove(key);
         }
         Ok(pb::DeleteRangeResponse {
             header: Some(revision_header(self.visible_revision())),
@@ -159,6 +165,11 @@ impl<'a> Writer<'a> {
 
     /// Deletes a key; one that does not exist is left alone.
     pub fn delete(&mut self, key: &Bytes) {
+        self.done.deletes += 1;
+        self.remove(key);
+    }
+
+    fn remove(&mut self, key: &Bytes) {
         let revision = self.next_revision();
         let state = &mut *self.state;
         let Some(entry) = state.index.get_mut(key) else { return };
@@ -202,7 +213,8 @@ impl<'a> Writer<'a> {
         Ok(pb::TxnResponse { header, succeeded: path.succeeded, responses })
     }
 
-    fn range(&self, req: &pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+    fn range(&mut self, req: &pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+        self.done.ranges += 1;
         let current = self.visible_revision();
         // Checked against the state before the txn: what was compacted then is an error already.
         let revision = resolve_revision(req.revision, current, self.state.compact_revision)?;

@@ -17,6 +17,7 @@ use super::Bucket;
 use super::rows::{Revision, RowKey};
 use super::usage::Usage;
 use crate::event::SharedFiles;
+use crate::metrics::Value;
 
 /// Page cache of the file, bytes. Current values live in memory, so this serves history,
 /// snapshots and the inner pages of the tree.
@@ -206,6 +207,7 @@ pub(crate) struct Backend {
     pub db: Database,
     writable: Arc<AtomicBool>,
     pub usage: Mutex<Usage>,
+    pub open_views: Value,
 }
 
 impl fmt::Debug for Backend {
@@ -238,7 +240,8 @@ impl Backend {
             builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
             let db = builder.create_with_backend(fenced)?;
             let usage = Usage::measure(&db)?;
-            Ok(Backend { db, writable: writable.clone(), usage: Mutex::new(usage) })
+            let (writable, usage) = (writable.clone(), Mutex::new(usage));
+            Ok(Backend { db, writable, usage, open_views: Value::default() })
         })
     }
 
@@ -248,7 +251,9 @@ impl Backend {
     }
 
     pub fn view(self: &Arc<Self>) -> Result<FileView, FileError> {
-        Ok(FileView { txn: self.db.begin_read()?, _backend: self.clone() })
+        let txn = self.db.begin_read()?;
+        self.open_views.add_shared(1);
+        Ok(FileView { txn, backend: self.clone() })
     }
 }
 
@@ -277,7 +282,13 @@ pub(crate) struct FileView {
     // Field order: the transaction goes before the database it reads.
     txn: ReadTransaction,
     /// redb closes a database under its readers; `install` must not.
-    _backend: Arc<Backend>,
+    backend: Arc<Backend>,
+}
+
+impl Drop for FileView {
+    fn drop(&mut self) {
+        self.backend.open_views.sub_one_shared();
+    }
 }
 
 impl FileView {

@@ -10,6 +10,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use super::counters::StoreMetrics;
 use super::index::KeyIndex;
 use super::rows::RowKey;
 use super::schedule::COMPACTION_PAUSE;
@@ -33,6 +34,10 @@ pub(crate) struct Compaction {
     hashes_under_way: usize,
     pass: Option<Pass>,
     slice_at: Instant,
+    /// When the slice under way was cut.
+    slice_began: Instant,
+    /// When the pass under way, or about to end, began.
+    pass_began: Instant,
     /// Rows removed since open.
     rows: u64,
 }
@@ -72,6 +77,8 @@ impl Compaction {
             hashes_under_way: 0,
             pass: None,
             slice_at: Instant::ZERO,
+            slice_began: Instant::ZERO,
+            pass_began: Instant::ZERO,
             rows: 0,
         }
     }
@@ -123,8 +130,13 @@ impl Compaction {
         self.slice_at = self.slice_at.max(now);
     }
 
-    pub fn on_slice_done(&mut self, now: Instant) {
+    /// A slice is in the file; `is_last` of its compaction.
+    pub fn on_slice_done(&mut self, now: Instant, is_last: bool, metrics: &StoreMetrics) {
         self.slice_at = now + COMPACTION_PAUSE;
+        metrics.on_compaction_slice(now, self.slice_began);
+        if is_last {
+            metrics.on_compacted(now, self.pass_began);
+        }
     }
 
     /// Takes the next slice out of `index`; `None` when none is due or it found nothing to delete
@@ -140,8 +152,12 @@ impl Compaction {
         let round = &mut self.round;
         let pass = match &mut self.pass {
             Some(pass) => pass,
-            none => none.insert(Pass { revision: round.take()?, after: None }),
+            none => {
+                self.pass_began = now;
+                none.insert(Pass { revision: round.take()?, after: None })
+            }
         };
+        self.slice_began = now;
         let (deleted, is_finished) = pass.advance(index);
         self.rows += deleted.len() as u64;
         let revision = pass.revision;

@@ -16,6 +16,7 @@
 //! | `batch`, `schedule`, `job`, `compact` | how it gets into the file, and out again |
 //! | `backend`, `load`, `meta`, `usage` | the file |
 //! | `background`, `defrag` | what can wait: hashes, a copy without holes |
+//! | `counters` | what was done, for /metrics |
 //! | `snapshot` | a whole store to and from a peer |
 
 mod apply;
@@ -26,6 +27,7 @@ mod changes;
 mod check;
 mod compact;
 mod cost;
+mod counters;
 mod defrag;
 mod evict;
 mod hash;
@@ -54,6 +56,7 @@ use crate::pb::raftpb::ConfState;
 
 pub use check::{validate, validate_entry};
 pub use cost::Cost;
+pub use counters::StoreMetrics;
 pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};
 pub use reader::{Hashed, ReadResult, StoreReader};

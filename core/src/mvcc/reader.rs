@@ -73,7 +73,7 @@ impl StoreReader {
             _ => {}
         }
         let mut restarts = 0;
-        loop {
+        let result = loop {
             let pin = self.pin();
             match self.read_at(&pin, ready) {
                 // Only a read of a revision that was still current can be outrun.
@@ -82,9 +82,20 @@ impl StoreReader {
                 {
                     restarts += 1;
                 }
-                result => return result,
+                result => break result,
             }
+        };
+        match &result {
+            Ok(ReadResult::Range(_)) => self.shared.metrics.on_read(1),
+            Ok(ReadResult::Txn(txn)) => self.shared.metrics.on_read(txn.responses.len() as u64),
+            _ => {}
         }
+        result
+    }
+
+    /// Views of the file that are open now: of readers of history, snapshots, hashes, copies.
+    pub fn open_views(&self) -> u64 {
+        self.shared.state.read().backend.open_views.load()
     }
 
     fn read_at(&self, pin: &Pinned<'_>, ready: &ReadReady) -> Result<ReadResult, ApiError> {

@@ -296,7 +296,8 @@ impl Store {
             }
             Purpose::Batch { compaction: None } => {}
             Purpose::Compaction { finished } => {
-                self.schedule.compaction.on_slice_done(now);
+                let compaction = &mut self.schedule.compaction;
+                compaction.on_slice_done(now, finished.is_some(), &self.shared.metrics);
                 events.extend(finished.map(|revision| StoreEvent::CompactionFinished { revision }));
             }
         }

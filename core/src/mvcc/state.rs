@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 
 use super::backend::{Backend, FileError, FileView};
+use super::counters::StoreMetrics;
 use super::hash::StoredHashes;
 use super::index::{KeyIndex, KeyRange};
 use super::rows::{Revision, Row, find_row};
@@ -45,9 +46,15 @@ pub(crate) struct Shared {
     pub state: RwLock<State>,
     /// The first failed read of the file: the member halts on it at its next poll.
     pub failure: Mutex<Option<FileError>>,
+    pub metrics: Arc<StoreMetrics>,
 }
 
 impl Shared {
+    pub fn new(state: State) -> Self {
+        let (failure, metrics) = (Mutex::default(), Arc::default());
+        Self { state: RwLock::new(state), failure, metrics }
+    }
+
     pub fn fail(&self, error: FileError) {
         self.failure.lock().get_or_insert(error);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
 
 use super::apply::Writer;
 use super::batch::{Batch, BucketOp};
 use super::compact::Scheduled;
+use super::counters::StoreMetrics;
 use super::evict::Evictor;
 use super::job::{BackendJob, Work};
 use super::load::{Load, Loaded};
@@ -49,7 +49,7 @@ impl Store {
     pub fn open(files: SharedFiles, path: &str, options: StoreOptions) -> Result<Self, OpenError> {
         let Loaded { state, small, meta } = Loaded::open(&files, path, options.resident_bytes_max)?;
         Ok(Self {
-            shared: Arc::new(Shared { state: RwLock::new(state), failure: Default::default() }),
+            shared: Arc::new(Shared::new(state)),
             small,
             batch: Batch::default(),
             evictor: Evictor::new(options.resident_bytes_max),
@@ -62,6 +62,11 @@ impl Store {
     /// A handle for reads, on any thread.
     pub fn reader(&self) -> StoreReader {
         StoreReader::new(self.shared.clone())
+    }
+
+    /// Counters and histograms, shared with the readers.
+    pub fn metrics(&self) -> Arc<StoreMetrics> {
+        self.shared.metrics.clone()
     }
 
     /// As of the last `set_applied`.

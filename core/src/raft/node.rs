@@ -103,6 +103,9 @@ pub struct RaftNode {
     /// A `Ready` with a snapshot, being installed: nothing else is taken meanwhile.
     installing: Option<u64>,
     next_tick: Instant,
+    /// It led at the last tick.
+    led_at_tick: bool,
+    late_heartbeats: u64,
     /// The newest append that was answered to the leader: term and index.
     acknowledged: (u64, u64),
     /// The election timeout of a term, in ticks.
@@ -180,6 +183,8 @@ impl RaftNode {
             ready_committed: commit.min(restart.applied),
             installing: None,
             next_tick: now + Duration::from_nanos(phase),
+            led_at_tick: false,
+            late_heartbeats: 0,
             acknowledged: (0, 0),
             timeout: None,
             has_tiny_appends: tiny,
@@ -197,6 +202,12 @@ impl RaftNode {
         }
         let missed = now.since(self.next_tick).as_nanos() / self.heartbeat.as_nanos();
         self.next_tick = self.next_tick + self.heartbeat * (missed as u32 + 1);
+        let leads = self.is_leader();
+        let led = std::mem::replace(&mut self.led_at_tick, leads);
+        if missed > 0 && led && leads {
+            let members = self.raw.raft.prs().iter().count() as u64;
+            self.late_heartbeats += members.saturating_sub(1);
+        }
         let raft = &self.raw.raft;
         let campaigns =
             raft.election_elapsed + 1 >= raft.randomized_election_timeout() && !self.is_leader();
@@ -224,6 +235,11 @@ impl RaftNode {
             self.has_tiny_appends = false;
             self.raw.raft.max_msg_size = limits::APPEND_BYTES_MAX;
         }
+    }
+
+    /// Heartbeats that a leader sent two intervals or more after the ones before (etcd's limit).
+    pub fn late_heartbeats(&self) -> u64 {
+        self.late_heartbeats
     }
 
     /// `None` while a coupled loop waits for its disk: no tick is taken then.

@@ -83,15 +83,16 @@ impl<W> ReadRounds<W> {
             .collect()
     }
 
-    /// An answer: taken only if it is to the round in flight, whichever attempt.
-    pub fn on_read_state(&mut self, context: &[u8], index: u64) {
+    /// An answer: taken only if it is to the round in flight, whichever attempt. Returns whether it was.
+    pub fn on_read_state(&mut self, context: &[u8], index: u64) -> bool {
         let current = self.context();
         if self.flight.is_none() || context.len() != current.len() || context[..24] != current[..24]
         {
-            return;
+            return false;
         }
         let (_, waiters) = self.flight.take().expect("checked above");
         self.ready.push_back((index, waiters));
+        true
     }
 
     /// Waiters whose index has been applied.

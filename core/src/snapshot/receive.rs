@@ -24,6 +24,9 @@ pub struct Receiving {
     written: u64,
     crc: u32,
     pub finished: bool,
+    began: Instant,
+    /// Since the last row, when finished.
+    finished_at: Instant,
     pub last_progress: Instant,
 }
 
@@ -64,6 +67,7 @@ impl Member {
         };
         let fields = vec![("from", from.to_string()), ("snapshot-index", header.index.to_string())];
         self.log(Level::Info, "receiving database snapshot", fields);
+        self.metrics.snapshot_receives.on_begin(from);
         self.snapshots.receiving = Some(Receiving {
             from,
             header,
@@ -73,6 +77,8 @@ impl Member {
             written: 0,
             crc: 0,
             finished: false,
+            began: self.now,
+            finished_at: self.now,
             last_progress: self.now,
         });
     }
@@ -101,11 +107,13 @@ impl Member {
     }
 
     pub(crate) fn handle_snapshot_end(&mut self, from: MemberId, end: peer::SnapshotEnd) {
+        let now = self.now;
         let Some(r) = self.receiving_of(from, end.snapshot_id) else { return };
         if end.chunks != r.next || end.hash != r.crc {
             return self.drop_receiving("the hash over all chunks does not match");
         }
         r.finished = true;
+        r.finished_at = now;
         let job = r.receiver.finish();
         self.push_job(job);
     }
@@ -128,6 +136,10 @@ impl Member {
             return self.drop_receiving_at(path, "the rows are not what the header said");
         }
         let Some(r) = self.snapshots.receiving.take() else { return };
+        let took = self.now.since(r.began);
+        self.metrics.snapshot_receives.on_end(r.from, Some(took));
+        self.metrics.snap_db_save_total_duration.observe(took);
+        self.metrics.snap_db_fsync_duration.observe(self.now.since(r.finished_at));
         let header = r.header;
         let conf_state = header.conf_state.unwrap_or_default();
         let message = header.message.and_then(message_from_pb);
@@ -167,6 +179,7 @@ impl Member {
 
     fn drop_receiving(&mut self, why: &str) {
         let Some(r) = self.snapshots.receiving.take() else { return };
+        self.metrics.snapshot_receives.on_end(r.from, None);
         self.ack_snapshot(r.from, r.header.snapshot_id, why);
         self.snapshots.abandoned.push(r.path);
         let fields = vec![("from", r.from.to_string()), ("error", why.to_owned())];

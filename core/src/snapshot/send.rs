@@ -30,6 +30,8 @@ pub struct Sending {
     acked: u64,
     crc: u32,
     ended: bool,
+    /// When what is sent was pinned.
+    since: Instant,
     pub last_progress: Instant,
 }
 
@@ -94,7 +96,7 @@ impl Member {
     /// raft-rs sent a MsgSnapshot: withheld, its store is streamed first.
     pub(crate) fn start_snapshot(&mut self, m: eraftpb::Message) {
         let peer = MemberId(m.to);
-        let Some(Pinned { pin, .. }) = self.snapshots.pinned.remove(&peer) else {
+        let Some(Pinned { pin, since }) = self.snapshots.pinned.remove(&peer) else {
             return self.node.report_snapshot(peer, false);
         };
         self.node.store().withdraw_snapshot(peer.0);
@@ -133,9 +135,11 @@ impl Member {
             acked: 0,
             crc: 0,
             ended: false,
+            since,
             last_progress: self.now,
         };
         self.snapshots.sending.insert(peer, sending);
+        self.metrics.snapshot_sends.on_begin(peer);
     }
 
     /// Fills the window of every transfer.
@@ -188,7 +192,11 @@ impl Member {
     }
 
     fn finish_send(&mut self, peer: MemberId, error: &str) {
-        self.snapshots.sending.remove(&peer);
+        if let Some(sent) = self.snapshots.sending.remove(&peer) {
+            let took = self.now.since(sent.since);
+            self.metrics.backend_snapshot_duration.observe(took);
+            self.metrics.snapshot_sends.on_end(peer, error.is_empty().then_some(took));
+        }
         self.node.report_snapshot(peer, error.is_empty());
         let to = ("to", peer.to_string());
         if error.is_empty() {

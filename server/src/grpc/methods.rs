@@ -1,6 +1,6 @@
 //! The methods we answer, each with its counters. A closed table: a client cannot make labels.
 
-use prometheus::IntCounter;
+use prometheus::{IntCounter, IntCounterVec};
 use rustc_hash::FxHashMap;
 use tonic::Code;
 
@@ -101,6 +101,9 @@ pub struct Method {
     pub service: Service,
     pub is_stream: bool,
     pub started: IntCounter,
+    /// Messages from clients, and to them.
+    pub received: IntCounter,
+    pub sent: IntCounter,
     /// By code.
     handled: [IntCounter; CODE_NAMES.len()],
 }
@@ -125,13 +128,20 @@ impl Methods {
         let mut methods = FxHashMap::default();
         for (service, service_name, names) in SERVICES {
             for (name, kind) in *names {
-                let started = metrics.grpc_started.with_label_values(&[name, service_name, kind]);
+                let counter =
+                    |vec: &IntCounterVec| vec.with_label_values(&[name, service_name, kind]);
                 let handled = CODE_NAMES.map(|code| {
                     let labels = [code, name, service_name, kind];
                     metrics.grpc_handled.with_label_values(&labels)
                 });
-                let method =
-                    Method { service: *service, is_stream: *kind != UNARY, started, handled };
+                let method = Method {
+                    service: *service,
+                    is_stream: *kind != UNARY,
+                    started: counter(&metrics.grpc_started),
+                    received: counter(&metrics.grpc_received),
+                    sent: counter(&metrics.grpc_sent),
+                    handled,
+                };
                 methods.insert(format!("/{service_name}/{name}"), method);
             }
         }
@@ -156,10 +166,11 @@ pub fn unknown(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
 
     #[test]
     fn paths_find_their_method_and_others_are_named() {
-        let methods = Methods::new(&DriverMetrics::new("1", "3.6.0", 0));
+        let methods = Methods::new(&DriverMetrics::new("1", "3.6.0", 0, Clock::start()));
         let put = methods.find("/etcdserverpb.KV/Put").expect("in the table");
         assert_eq!((put.service, put.is_stream), (Service::Kv, false));
         assert!(methods.find("/etcdserverpb.Watch/Watch").expect("in the table").is_stream);

@@ -1,11 +1,12 @@
 //! etcd's gRPC services over the member.
 //!
 //! [`Api`] implements all of them; [`Router`] finds the one a request is for. `codec` writes answers to
-//! the wire, `status` holds the codes, `methods` the table of methods with their counters; `kv`, `watch`,
+//! the wire, `status` holds the codes, `methods` the table of methods with their counters, `count` what passes; `kv`, `watch`,
 //! `lease`, `cluster`, `maintenance`, `health` are what their names say.
 
 mod cluster;
 pub mod codec;
+mod count;
 mod health;
 mod kv;
 mod lease;
@@ -20,12 +21,13 @@ use std::sync::Arc;
 use detkv_core::ApiError;
 use detkv_core::api::{Request as Ask, Response as Answered};
 use detkv_core::pb::etcdserverpb as pb;
+use prometheus::IntCounter;
 use tonic::{Request, Response, Status};
 
 pub use router::Router;
 
 use crate::client::{Answer, Client};
-use crate::metrics::MaintenanceSeconds;
+use crate::metrics::{DriverMetrics, MaintenanceSeconds, WatchEvents};
 use status::status;
 
 /// Generated service traits.
@@ -44,6 +46,22 @@ mod service {
 struct Api {
     client: Arc<Client>,
     seconds: MaintenanceSeconds,
+    watch_events: WatchEvents,
+    stream_failures: StreamFailures,
+}
+
+/// Streams whose client's half ended with an error.
+#[derive(Clone, Debug)]
+struct StreamFailures {
+    watch: IntCounter,
+    keep_alive: IntCounter,
+}
+
+impl StreamFailures {
+    fn new(metrics: &DriverMetrics) -> Self {
+        let of = |api| metrics.stream_failures.with_label_values(&["receive", api]);
+        Self { watch: of("watch"), keep_alive: of("lease-keepalive") }
+    }
 }
 
 /// A request that core answers with one response of a type of its own.

@@ -12,7 +12,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
-use super::Api;
+use super::count::{ClientRequests, Counted};
 use super::methods::{Method, Methods, Service, unknown};
 use super::service::etcd::cluster_server::ClusterServer;
 use super::service::etcd::kv_server::KvServer;
@@ -21,6 +21,7 @@ use super::service::etcd::maintenance_server::MaintenanceServer;
 use super::service::etcd::watch_server::WatchServer;
 use super::service::health::health_server::HealthServer;
 use super::status::translate_too_large;
+use super::{Api, StreamFailures};
 use crate::client::Client;
 use crate::metrics::DriverMetrics;
 
@@ -38,6 +39,7 @@ pub struct Router {
     maintenance: MaintenanceServer<Api>,
     health: HealthServer<Api>,
     methods: Methods,
+    clients: ClientRequests,
 }
 
 /// A service with its limits.
@@ -61,7 +63,9 @@ macro_rules! call {
 
 impl Router {
     pub fn new(client: Arc<Client>, request_bytes_max: usize, metrics: &DriverMetrics) -> Self {
-        let api = Arc::new(Api { client, seconds: metrics.maintenance.clone() });
+        let (seconds, watch_events) = (metrics.maintenance.clone(), metrics.watch_events.clone());
+        let stream_failures = StreamFailures::new(metrics);
+        let api = Arc::new(Api { client, seconds, watch_events, stream_failures });
         let receive = request_bytes_max + OVERHEAD_BYTES;
         Self {
             kv: limited!(KvServer, api, receive),
@@ -71,6 +75,7 @@ impl Router {
             maintenance: limited!(MaintenanceServer, api, receive),
             health: limited!(HealthServer, api, receive),
             methods: Methods::new(metrics),
+            clients: ClientRequests::new(metrics.client_requests.clone()),
         }
     }
 
@@ -79,6 +84,8 @@ impl Router {
             return Status::unimplemented(unknown(request.uri().path())).into_http();
         };
         method.started.inc();
+        self.clients.count(request.headers(), method.is_stream);
+        let request = request.map(|body| Counted::new(body, method.received.clone()));
         let response = self.dispatch(method.service, request).await;
         // A status in the headers is that of a call that failed before its first message.
         if let Some(status) = Status::from_header_map(response.headers()) {
@@ -89,11 +96,16 @@ impl Router {
         if method.is_stream {
             return response.map(|body| Body::new(CountedStream::new(body, method)));
         }
+        method.sent.inc();
         method.handled(Code::Ok).inc();
         response
     }
 
-    async fn dispatch(&self, service: Service, request: Request<Incoming>) -> Response<Body> {
+    async fn dispatch(
+        &self,
+        service: Service,
+        request: Request<Counted<Incoming>>,
+    ) -> Response<Body> {
         match service {
             Service::Kv => call!(self.kv, request),
             Service::Watch => call!(self.watch, request),
@@ -105,16 +117,17 @@ impl Router {
     }
 }
 
-/// The body of a stream: counted as handled when it ends, with the code of its trailers, or as
+/// The body of a stream. Its messages are counted, and the stream itself as handled when it ends, with the code of its trailers, or as
 /// cancelled when it is dropped before.
 struct CountedStream {
-    body: Body,
+    body: Counted<Body>,
     /// Counters by code; `None` once counted.
     handled: Option<Vec<IntCounter>>,
 }
 
 impl CountedStream {
     fn new(body: Body, method: &Method) -> Self {
+        let body = Counted::new(body, method.sent.clone());
         Self { body, handled: Some(method.handled_by_code().to_vec()) }
     }
 

@@ -7,15 +7,17 @@ use std::task::{Context, Poll};
 use detkv_core::ApiError;
 use detkv_core::api::{StreamId, WatchMessage};
 use detkv_core::pb::etcdserverpb as pb;
+use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::codec::WatchReply;
 use super::service::etcd::watch_server::Watch;
 use super::status::{status, translate_too_large};
 use super::{Api, wants_leader};
 use crate::client::{Client, WatchHandle};
+use crate::metrics::WatchEvents;
 
 /// Credit that is given back at once, waking the member; less waits for its next burst.
 const URGENT_BYTES: u64 = 128 << 10;
@@ -35,10 +37,20 @@ impl Watch for Api {
         }
         let (handle, messages) = self.client.open_stream().map_err(|e| status(&e))?;
         let (ended, end) = oneshot::channel();
-        let task = run(self.client.clone(), handle.id(), inbound, wants_leader, ended);
+        let failures = self.stream_failures.watch.clone();
+        let task = run(self.client.clone(), handle.id(), inbound, wants_leader, ended, failures);
         let inbound = AbortOnDrop(tokio::spawn(task).abort_handle());
         let end = Some(end);
-        Ok(Response::new(WatchReplies { handle, messages, end, drained: 0, _inbound: inbound }))
+        let events = self.watch_events.clone();
+        let drained = 0;
+        Ok(Response::new(WatchReplies {
+            handle,
+            messages,
+            end,
+            drained,
+            events,
+            _inbound: inbound,
+        }))
     }
 }
 
@@ -49,15 +61,26 @@ async fn run(
     inbound: Streaming<pb::WatchRequest>,
     wants_leader: bool,
     ended: oneshot::Sender<Status>,
+    failures: IntCounter,
 ) {
     let leader = client.leader_lost();
     let error = tokio::select! {
-        Err(error) = take_requests(&client, stream, inbound) => error,
+        Err(error) = take_requests(&client, stream, inbound) => {
+            count_failure(&failures, &error);
+            error
+        }
         error = leader_lost(leader), if wants_leader => error,
         // A half-close does not end a watch stream, and nobody asked for a leader.
         else => return,
     };
     let _ = ended.send(error);
+}
+
+/// A client that goes away has not failed.
+pub(super) fn count_failure(failures: &IntCounter, error: &Status) {
+    if error.code() != Code::Cancelled {
+        failures.inc();
+    }
 }
 
 /// Until the client's half of the stream ends (fine) or fails.
@@ -98,6 +121,7 @@ pub struct WatchReplies {
     end: Option<oneshot::Receiver<Status>>,
     /// Bytes the transport has taken that core has not been told of.
     drained: u64,
+    events: WatchEvents,
     _inbound: AbortOnDrop,
 }
 
@@ -127,6 +151,7 @@ impl Stream for WatchReplies {
         match self.messages.poll_recv(cx) {
             Poll::Ready(Some(message)) => {
                 self.drained += message.bytes;
+                self.events.on_sent(&message);
                 if self.drained >= URGENT_BYTES {
                     self.report_drained(true);
                 }
@@ -139,6 +164,15 @@ impl Stream for WatchReplies {
                 }
                 self.poll_end(cx).map(|error| Some(Err(error)))
             }
+        }
+    }
+}
+
+impl Drop for WatchReplies {
+    fn drop(&mut self) {
+        self.messages.close();
+        while let Ok(message) = self.messages.try_recv() {
+            self.events.on_dropped(&message);
         }
     }
 }

@@ -43,7 +43,7 @@ impl Endpoints {
             "/health" => self.health(&query).await,
             "/version" => self.version(),
             "/metrics" => {
-                let page = self.metrics.render(self.client.metrics());
+                let page = self.metrics.render(self.client.metrics(), self.client.open_views());
                 answer(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
             }
             checks => self.checks(checks, &query).await,

@@ -79,7 +79,8 @@ async fn greet(mut stream: TcpStream, shared: &Shared, client: &Client) -> Resul
         return Ok(());
     }
     let wire = hello.version.min(shared.wire_version);
-    let greeted = Greeted { stream, wire, version: hello.server_version };
+    let (version, answers_pings) = (hello.server_version, hello.answers_pings);
+    let greeted = Greeted { stream, wire, version, answers_pings };
     link.send(greeted).await.map_err(|_| "the link has ended".to_owned())
 }
 

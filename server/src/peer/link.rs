@@ -12,6 +12,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
+use super::ping::Pings;
 use super::wire::{self, FrameReader, WireError};
 use super::{Greeted, Outgoing, QUEUE_FRAMES, Queue, Shared};
 use crate::inbox::Event;
@@ -79,7 +80,7 @@ impl Link {
             // A newer connection from the peer replaces this one: the peer knows that the old one is dead.
             let up = self.up(&greeted);
             let lost = tokio::select! {
-                error = self.exchange(greeted.stream, up) => error,
+                error = self.exchange(greeted, up) => error,
                 newer = accepted.recv() => {
                     next = newer;
                     WireError::Closed
@@ -120,6 +121,9 @@ impl Link {
         let remote = self.peer.id.to_string();
         let gauge = self.shared.metrics.active_peers.with_label_values(&[&local, &remote]);
         gauge.set(i64::from(up));
+        if !up {
+            self.shared.metrics.disconnected_peers.with_label_values(&[&local, &remote]).inc();
+        }
         let peer = self.peer.id;
         let input = if up { Input::PeerUp { peer } } else { Input::PeerDown { peer } };
         self.push(input);
@@ -207,18 +211,23 @@ impl Link {
             return Err(format!("{address} is member {member:x} of cluster {cluster:x}"));
         }
         let wire = answer.version.min(self.shared.wire_version);
-        Ok(Greeted { stream, wire, version: answer.server_version })
+        let (version, answers_pings) = (answer.server_version, answer.answers_pings);
+        Ok(Greeted { stream, wire, version, answers_pings })
     }
 
     /// Moves frames both ways until either direction fails; says why.
     async fn exchange(
         &self,
-        stream: TcpStream,
+        greeted: Greeted,
         (queue, queued_bytes): (mpsc::Receiver<Frame>, Arc<AtomicUsize>),
     ) -> WireError {
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = greeted.stream.into_split();
+        let seconds = &self.shared.metrics.peer_round_trip_seconds;
+        let pings = Pings::new(seconds.with_label_values(&[&self.peer.id.to_string()]));
+        let measures = greeted.answers_pings && self.lane == LaneKind::Messages;
         let result = tokio::select! {
-            result = self.read_frames(FrameReader::new(reader)) => result,
+            never = pings.send(&self.outgoing), if measures => match never {},
+            result = self.read_frames(FrameReader::new(reader), &pings) => result,
             result = self.write_frames(writer, queue, &queued_bytes) => result,
         };
         result.err().unwrap_or(WireError::Closed)
@@ -228,13 +237,21 @@ impl Link {
     async fn read_frames<R: tokio::io::AsyncRead + Unpin>(
         &self,
         mut reader: FrameReader<R>,
+        pings: &Pings,
     ) -> Result<(), WireError> {
         let from = self.peer.id;
         let label = from.to_string();
         let received = self.shared.metrics.peer_received_bytes.with_label_values(&[&label]);
         loop {
-            let (frame, len) = reader.next().await?;
+            let (frame, len) = reader.next().await.inspect_err(|error| {
+                // The end of a connection is no failure of what came on it.
+                if !matches!(error, WireError::Closed) {
+                    let failures = &self.shared.metrics.peer_received_failures;
+                    failures.with_label_values(&[&label]).inc();
+                }
+            })?;
             received.inc_by(len as u64);
+            let Some(frame) = pings.take(frame, &self.outgoing) else { continue };
             let share = u32::try_from(len.clamp(1, CREDIT_BYTES)).expect("CREDIT_BYTES fits u32");
             let Ok(credit) = self.credit.clone().acquire_many_owned(share).await else {
                 return Ok(());

@@ -2,12 +2,13 @@
 //!
 //! Of two members the one with the smaller id dials; the other accepts. Start at [`Peers`] (the driver's
 //! end) and `link.rs` (one connection's life); `wire.rs` is the bytes, `accept.rs` the listening side,
-//! `members.rs` what the port answers to HTTP.
+//! `members.rs` what the port answers to HTTP, `ping.rs` how long a round trip takes.
 //! A queue lives as long as its connection: nothing that was meant for a lost one is sent on the next.
 
 mod accept;
 mod link;
 mod members;
+mod ping;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -56,6 +57,7 @@ struct Greeted {
     wire: u32,
     /// The version that the peer shows.
     version: String,
+    answers_pings: bool,
 }
 
 /// Shared by the links of a process.
@@ -92,6 +94,12 @@ impl Shared {
         })
     }
 
+    fn set_known(&self, peer: MemberId, is_known: bool) {
+        let (local, remote) = (self.identity.member.to_string(), peer.to_string());
+        let known = self.metrics.known_peers.with_label_values(&[&local, &remote]);
+        known.set(i64::from(is_known));
+    }
+
     /// Our half of the handshake, to `to` on `lane`.
     fn hello(&self, to: u64, lane: i32) -> Hello {
         Hello {
@@ -102,6 +110,7 @@ impl Shared {
             lane,
             server_version: self.server_version.clone(),
             peer_urls: self.peer_urls.clone(),
+            answers_pings: true,
             ..Hello::default()
         }
     }
@@ -183,6 +192,7 @@ impl Peers {
         self.links.retain(|id, links| {
             let keep = wanted.get(id).is_some_and(|peer| peer.urls == links.urls);
             if !keep {
+                shared.set_known(*id, false);
                 let mut accepting = shared.accepting.lock();
                 accepting.remove(&(*id, LaneKind::Messages));
                 accepting.remove(&(*id, LaneKind::Snapshot));
@@ -192,6 +202,7 @@ impl Peers {
         for (id, peer) in wanted {
             if !self.links.contains_key(&id) {
                 let links = self.start(peer);
+                self.shared.set_known(id, true);
                 self.links.insert(id, links);
             }
         }

@@ -5,11 +5,15 @@
 //!
 //! Nothing is synchronised by time: a test waits for what it needs, up to `PATIENCE`.
 
+mod compaction;
+mod corruption;
 mod ctl;
 mod etcdctl;
 mod http;
 mod load;
 mod membership;
+mod metrics;
+mod metrics_peers;
 mod one_member;
 mod ports;
 mod refusals;

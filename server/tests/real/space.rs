@@ -204,23 +204,6 @@ async fn members_agree_in_their_hashes_and_the_checks_find_nothing() {
 }
 
 #[tokio::test]
-async fn auto_compaction_keeps_the_history_short() {
-    let flags = ["--auto-compaction-mode", "periodic", "--auto-compaction-retention", "1s"];
-    let cluster = Cluster::start(1, &flags);
-    let mut kv = cluster.members[0].kv().await;
-    let mut n = 0;
-    eventually("the first revisions are compacted", async || {
-        kv.put(put("k", n.to_string())).await.expect("put");
-        n += 1;
-        let old = pb::RangeRequest { revision: 2, ..get("k") };
-        let error = kv.range(old).await.err();
-        error.is_some_and(|e| e.message().ends_with("required revision has been compacted"))
-    })
-    .await;
-    assert!(cluster.members[0].log().contains("completed auto periodic compaction"));
-}
-
-#[tokio::test]
 async fn etcdctl_is_told_what_etcd_tells_it() {
     if !ctl::is_installed() {
         return;

@@ -14,31 +14,31 @@ use crate::support::{
 };
 
 /// A watch stream: send requests, take responses.
-struct WatchStream {
+pub struct WatchStream {
     requests: mpsc::Sender<pb::WatchRequest>,
     responses: Streaming<pb::WatchResponse>,
 }
 
 impl WatchStream {
-    async fn open(member: &Member) -> Self {
+    pub async fn open(member: &Member) -> Self {
         let (requests, receiver) = mpsc::channel(16);
         let mut client = WatchClient::new(member.channel().await);
         let responses = client.watch(ReceiverStream::new(receiver)).await.expect("stream");
         Self { requests, responses: responses.into_inner() }
     }
 
-    async fn create(&self, create: pb::WatchCreateRequest) {
+    pub async fn create(&self, create: pb::WatchCreateRequest) {
         let request_union = Some(RequestUnion::CreateRequest(create));
         self.requests.send(pb::WatchRequest { request_union }).await.expect("open stream");
     }
 
-    async fn next(&mut self) -> pb::WatchResponse {
+    pub async fn next(&mut self) -> pb::WatchResponse {
         let next = tokio::time::timeout(PATIENCE, self.responses.next()).await;
         next.expect("in time").expect("an open stream").expect("no error")
     }
 }
 
-fn watch_prefix(prefix: &str) -> pb::WatchCreateRequest {
+pub fn watch_prefix(prefix: &str) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {
         key: prefix.to_owned().into(),
         range_end: prefix_end(prefix).into(),

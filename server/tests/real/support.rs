@@ -83,6 +83,13 @@ impl Member {
         self.start_as(command);
     }
 
+    /// Starts it with variables whose values are paths.
+    pub fn start_with(&mut self, variables: &[(&str, &Path)]) {
+        let mut command = detkv(&self.args);
+        command.envs(variables.iter().copied());
+        self.start_as(command);
+    }
+
     /// Starts it so that no file of its can grow past `bytes`: a disk that fails.
     pub fn start_with_file_limit(&mut self, bytes: u64) {
         // In blocks of 512 bytes; the signal that comes with the error is ignored, as on a full disk.
