@@ -195,8 +195,9 @@ pub fn fold_frame(frame: &Frame, out: &mut Vec<u8>) {
     }
 }
 
-fn fold_numbers(numbers: &[u64], out: &mut Vec<u8>) {
-    numbers.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+/// At once: a vector's bounds are looked at for every piece that is appended.
+fn fold_numbers<const N: usize>(numbers: &[u64; N], out: &mut Vec<u8>) {
+    out.extend_from_slice(numbers.map(u64::to_le_bytes).as_flattened());
 }
 
 fn fold_bytes(bytes: &[u8], out: &mut Vec<u8>) {

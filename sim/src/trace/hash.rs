@@ -66,6 +66,9 @@ fn chain(state: u128, event: u128) -> u128 {
     (state ^ event).wrapping_mul(MULTIPLIER).rotate_left(61)
 }
 
+/// Kind, node and time, before the payload.
+const HEAD_BYTES: usize = 17;
+
 /// Folds events as they happen.
 #[derive(Debug)]
 pub struct EventHash {
@@ -87,9 +90,10 @@ impl EventHash {
     pub fn fold(&mut self, kind: Kind, node: u64, at: Instant, payload: impl FnOnce(&mut Vec<u8>)) {
         let buffer = &mut self.buffer;
         buffer.clear();
-        buffer.push(kind as u8);
-        buffer.extend_from_slice(&node.to_le_bytes());
-        buffer.extend_from_slice(&at.ns.to_le_bytes());
+        let mut head = [kind as u8; HEAD_BYTES];
+        head[1..9].copy_from_slice(&node.to_le_bytes());
+        head[9..].copy_from_slice(&at.ns.to_le_bytes());
+        buffer.extend_from_slice(&head);
         payload(buffer);
         let event = xxh3_128(buffer);
         let summary = &mut self.summary;
@@ -124,7 +128,7 @@ impl EventHash {
 const SHOWN: usize = 1024;
 
 fn describe(event: u64, kind: Kind, node: u64, at: Instant, hash: u128, buffer: &[u8]) -> String {
-    let payload = &buffer[17..];
+    let payload = &buffer[HEAD_BYTES..];
     let shown = &payload[..payload.len().min(SHOWN)];
     let mut line = format!(
         "event {event} at {} ns, node {node}: {kind:?}, hash {hash:032x}, {} bytes: ",
