@@ -97,11 +97,11 @@ impl Segment {
     }
 }
 
-/// Bytes up to the last one that is not zero. Zeros are passed in blocks.
+/// Bytes up to the last one that is not zero. Zeros are passed in blocks, compared as the C library does.
 fn written_len(bytes: &[u8]) -> usize {
-    const BLOCK: usize = 4096;
-    let is_zero = |block: &&[u8]| block.iter().fold(0, |all, b| all | b) == 0;
-    let zeros: usize = bytes.rchunks(BLOCK).take_while(is_zero).map(<[u8]>::len).sum();
+    static ZEROS: [u8; 4096] = [0; 4096];
+    let is_zero = |block: &&[u8]| *block == &ZEROS[..block.len()];
+    let zeros: usize = bytes.rchunks(ZEROS.len()).take_while(is_zero).map(<[u8]>::len).sum();
     let rest = &bytes[..bytes.len() - zeros];
     rest.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
