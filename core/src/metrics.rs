@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::event::MemberId;
 use crate::mvcc::StoreMetrics;
 use crate::pb::etcdserverpb as pb;
 
@@ -89,6 +90,54 @@ impl Histogram {
     }
 }
 
+/// Snapshots to one peer, or from it.
+#[derive(Debug)]
+pub struct Transfers {
+    pub under_way: u64,
+    pub succeeded: u64,
+    pub failed: u64,
+    /// Of those that succeeded.
+    pub duration: Histogram,
+}
+
+/// By the peer at the other end.
+#[derive(Default, Debug)]
+pub struct TransfersByPeer(Mutex<BTreeMap<MemberId, Transfers>>);
+
+impl TransfersByPeer {
+    pub(crate) fn on_begin(&self, peer: MemberId) {
+        self.with(peer, |transfers| transfers.under_way += 1);
+    }
+
+    /// `took` if it succeeded.
+    pub(crate) fn on_end(&self, peer: MemberId, took: Option<Duration>) {
+        self.with(peer, |transfers| {
+            transfers.under_way -= 1;
+            match took {
+                Some(took) => {
+                    transfers.succeeded += 1;
+                    transfers.duration.observe(took);
+                }
+                None => transfers.failed += 1,
+            }
+        });
+    }
+
+    fn with(&self, peer: MemberId, f: impl FnOnce(&mut Transfers)) {
+        let mut peers = self.0.lock();
+        f(peers.entry(peer).or_insert_with(|| Transfers {
+            under_way: 0,
+            succeeded: 0,
+            failed: 0,
+            duration: Histogram::new(Duration::from_millis(100), 10),
+        }));
+    }
+
+    pub fn for_each(&self, mut f: impl FnMut(MemberId, &Transfers)) {
+        self.0.lock().iter().for_each(|(peer, transfers)| f(*peer, transfers));
+    }
+}
+
 macro_rules! metrics {
     ($($name:ident),* $(,)?; $($histogram:ident: $first_ms:literal ms * $bounds:literal),* $(,)?) => {
         /// Counters, gauges and histograms; names as in surface spec §14 without the prefix.
@@ -98,6 +147,8 @@ macro_rules! metrics {
             $(pub $histogram: Histogram,)*
             /// What the store counts.
             pub store: Arc<StoreMetrics>,
+            pub snapshot_sends: TransfersByPeer,
+            pub snapshot_receives: TransfersByPeer,
             /// The active alarms of all members.
             pub alarms: Mutex<Vec<pb::AlarmMember>>,
             /// Promotions that this member refused as leader, by what it said.
@@ -110,6 +161,8 @@ macro_rules! metrics {
                     $($name: Value::default(),)*
                     $($histogram: Histogram::new(Duration::from_millis($first_ms), $bounds),)*
                     store,
+                    snapshot_sends: TransfersByPeer::default(),
+                    snapshot_receives: TransfersByPeer::default(),
                     alarms: Mutex::default(),
                     learner_promote_failures: Mutex::default(),
                 }
@@ -162,7 +215,9 @@ metrics!(
     backend_snapshot_duration: 10 ms * 17,
     // From a received snapshot's header to its rows, durable in a file.
     snap_db_save_total_duration: 100 ms * 10,
-    // Of that, from the last row on.
+    // A snap file, from its first write to its directory's sync.
+    snap_save_total_duration: 1 ms * 14,
+    // Of a received snapshot, from the last row on.
     snap_db_fsync_duration: 1 ms * 14,
 );
 

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use detkv_core::api::{Request, Response};
+use detkv_core::metrics::TransfersByPeer;
 use detkv_core::mvcc::ReadResult;
 use detkv_core::pb::etcdserverpb::{self as pb, request_op::Request as Op};
 use detkv_core::{MemberId, Metrics, Profile};
@@ -141,6 +142,8 @@ fn a_transfer_of_a_snapshot_is_timed_at_both_ends_and_its_view_is_open() {
     let (to, from) = (c.member(behind).metrics(), c.member(leader).metrics());
     assert_eq!((to.snap_db_save_total_duration.count(), to.snap_db_fsync_duration.count()), (1, 1));
     assert_eq!(to.snapshot_apply_in_progress.load(), 1);
+    assert_eq!(transfers(&to.snapshot_receives), [(leader, 0, 1, 0)]);
+    assert_eq!(transfers(&from.snapshot_sends), [(behind, 1, 0, 0)], "not installed so far");
     assert_eq!(from.backend_snapshot_duration.count(), 0);
     c.nodes.get_mut(&behind).unwrap().snapshot_lane_stalled = false;
     c.poll(behind);
@@ -148,8 +151,44 @@ fn a_transfer_of_a_snapshot_is_timed_at_both_ends_and_its_view_is_open() {
     assert_eq!(to.snapshot_apply_in_progress.load(), 0);
     assert_eq!(from.backend_snapshot_duration.count(), 1);
     assert!(from.backend_snapshot_duration.sum() > Duration::from_secs(1), "it was held back");
+    assert_eq!(transfers(&from.snapshot_sends), [(behind, 0, 1, 0)]);
     assert_eq!(c.member(leader).reader().open_views(), 0);
+    assert!(from.snap_save_total_duration.count() > 0, "it was the log's beginning");
     c.assert_converged();
+}
+
+/// Peer, under way, succeeded, failed.
+fn transfers(of: &TransfersByPeer) -> Vec<(MemberId, u64, u64, u64)> {
+    let mut all = Vec::new();
+    of.for_each(|peer, t| all.push((peer, t.under_way, t.succeeded, t.failed)));
+    all
+}
+
+#[test]
+fn a_transfer_that_breaks_off_is_a_failure_at_both_ends() {
+    let mut c = Cluster::with(3, 5, |config| {
+        config.snapshot_count = 20;
+        config.snapshot_catchup_entries = 5;
+    });
+    let leader = c.elect();
+    let behind = c.followers()[0];
+    c.kill(behind);
+    for n in 0..120 {
+        c.put(leader, &format!("k{}", n % 30), &n.to_string());
+        c.ms(40);
+    }
+    // The rows arrive and are written by nobody.
+    c.start(behind);
+    c.nodes.get_mut(&behind).unwrap().jobs_stalled = true;
+    c.ms(3_000);
+    let (to, from) = (c.member(behind).metrics(), c.member(leader).metrics());
+    assert_eq!(transfers(&to.snapshot_receives), [(leader, 1, 0, 0)]);
+    assert_eq!(transfers(&from.snapshot_sends), [(behind, 1, 0, 0)]);
+    c.ms(60_000);
+    let [(_, _, 0, failed)] = transfers(&from.snapshot_sends)[..] else { panic!("one peer") };
+    assert!(failed > 0, "the leader gave up and began again");
+    let [(_, _, 0, failed)] = transfers(&to.snapshot_receives)[..] else { panic!("one peer") };
+    assert!(failed > 0, "it was replaced by the next");
 }
 
 #[test]

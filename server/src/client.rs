@@ -12,7 +12,7 @@ use detkv_core::{ApiError, Input, StoreReader};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::inbox::{Closed, Event, Inbox};
-use crate::slow::SlowApplies;
+use crate::slow::{self, SlowApplies};
 
 /// A range of at most this many keys is read on the caller's own thread; others may take long and go
 /// to a thread for blocking work.
@@ -123,17 +123,17 @@ impl Client {
 fn read(
     reader: &StoreReader,
     ready: &ReadReady,
-    slow: &SlowApplies,
+    noted: &SlowApplies,
 ) -> Result<ReadResult, ApiError> {
     let prefix = match &ready.request {
-        Request::Range(_) => "read-only range ",
-        Request::Txn(_) => "read-only txn ",
+        Request::Range(_) => slow::RANGE,
+        Request::Txn(_) => slow::TXN,
         // Hashes take as long as they take, and have a histogram.
         _ => return reader.read(ready),
     };
     let started = Instant::now();
     let result = reader.read(ready);
-    slow.note(prefix, started.elapsed());
+    noted.note_read(prefix, started.elapsed(), result.is_ok());
     result
 }
 

@@ -26,13 +26,20 @@ const OPEN_FILES_MAX: usize = 8;
 pub struct Performer {
     root: PathBuf,
     open: HashMap<String, File>,
-    sync_seconds: Option<Histogram>,
+    times: Option<Times>,
+}
+
+/// How long this lane's writes and syncs take.
+#[derive(Debug)]
+pub struct Times {
+    pub write: Option<Histogram>,
+    pub sync: Histogram,
 }
 
 impl Performer {
-    /// Paths of actions are relative to `root`; sync times go into `sync_seconds`.
-    pub fn new(root: PathBuf, sync_seconds: Option<Histogram>) -> Self {
-        Self { root, open: HashMap::new(), sync_seconds }
+    /// Paths of actions are relative to `root`.
+    pub fn new(root: PathBuf, times: Option<Times>) -> Self {
+        Self { root, open: HashMap::new(), times }
     }
 
     /// Errors: what failed on which path. After one the lane is over: nobody knows what the disk holds.
@@ -48,7 +55,12 @@ impl Performer {
             DiskAction::Create { path } => self.create(path),
             DiskAction::Allocate { path, len } => allocate(self.file(path)?, *len),
             DiskAction::WriteAt { path, offset, data } => {
-                self.file(path)?.write_all_at(data, *offset)
+                let started = Instant::now();
+                self.file(path)?.write_all_at(data, *offset)?;
+                if let Some(Times { write: Some(seconds), .. }) = &self.times {
+                    seconds.observe(started.elapsed().as_secs_f64());
+                }
+                Ok(())
             }
             DiskAction::Truncate { path, len } => self.file(path)?.set_len(*len),
             DiskAction::SyncData { path } => self.sync_data(path),
@@ -84,8 +96,8 @@ impl Performer {
         let started = Instant::now();
         self.file(path)?.sync_data()?;
         let took = started.elapsed();
-        if let Some(seconds) = &self.sync_seconds {
-            seconds.observe(took.as_secs_f64());
+        if let Some(times) = &self.times {
+            times.sync.observe(took.as_secs_f64());
         }
         if took > SLOW_SYNC {
             let fields =
@@ -155,8 +167,11 @@ pub struct Lanes {
 
 impl Lanes {
     pub fn start(root: PathBuf, inbox: &Arc<Inbox>, metrics: &DriverMetrics) -> io::Result<Self> {
-        let log = Performer::new(root.clone(), Some(metrics.wal_fsync_seconds.clone()));
-        let snapshot = Performer::new(root, Some(metrics.snap_fsync_seconds.clone()));
+        let write = Some(metrics.wal_write_seconds.clone());
+        let log = Times { write, sync: metrics.wal_fsync_seconds.clone() };
+        let log = Performer::new(root.clone(), Some(log));
+        let snapshot = Times { write: None, sync: metrics.snap_fsync_seconds.clone() };
+        let snapshot = Performer::new(root, Some(snapshot));
         Ok(Self {
             log: start_lane(Lane::Log, log, inbox.clone())?,
             snapshot: start_lane(Lane::Snapshot, snapshot, inbox.clone())?,

@@ -71,8 +71,15 @@ fn start(mut config: ServerConfig) -> Result<Halt, String> {
     let core = &config.core;
     let quota = core.quota_bytes.unwrap_or(0);
     let metrics = DriverMetrics::new(&core.id.to_string(), &core.version, quota, clock);
-    let slow =
-        SlowApplies { limit: config.warning_apply_duration, count: metrics.slow_applies.clone() };
+    metrics.show_features(&[
+        ("CompactHashCheck", core.compact_hash_check_interval.is_some()),
+        ("InitialCorruptCheck", core.initial_corrupt_check),
+    ]);
+    let slow = SlowApplies {
+        limit: config.warning_apply_duration,
+        count: metrics.slow_applies.clone(),
+        range_seconds: metrics.range_seconds.clone(),
+    };
     let inbox = Arc::new(Inbox::new());
     let no_threads = |e| format!("cannot start threads: {e}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -67,6 +67,7 @@ impl Member {
         };
         let fields = vec![("from", from.to_string()), ("snapshot-index", header.index.to_string())];
         self.log(Level::Info, "receiving database snapshot", fields);
+        self.metrics.snapshot_receives.on_begin(from);
         self.snapshots.receiving = Some(Receiving {
             from,
             header,
@@ -135,7 +136,9 @@ impl Member {
             return self.drop_receiving_at(path, "the rows are not what the header said");
         }
         let Some(r) = self.snapshots.receiving.take() else { return };
-        self.metrics.snap_db_save_total_duration.observe(self.now.since(r.began));
+        let took = self.now.since(r.began);
+        self.metrics.snapshot_receives.on_end(r.from, Some(took));
+        self.metrics.snap_db_save_total_duration.observe(took);
         self.metrics.snap_db_fsync_duration.observe(self.now.since(r.finished_at));
         let header = r.header;
         let conf_state = header.conf_state.unwrap_or_default();
@@ -176,6 +179,7 @@ impl Member {
 
     fn drop_receiving(&mut self, why: &str) {
         let Some(r) = self.snapshots.receiving.take() else { return };
+        self.metrics.snapshot_receives.on_end(r.from, None);
         self.ack_snapshot(r.from, r.header.snapshot_id, why);
         self.snapshots.abandoned.push(r.path);
         let fields = vec![("from", r.from.to_string()), ("error", why.to_owned())];

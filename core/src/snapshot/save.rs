@@ -5,6 +5,7 @@ use crate::event::{DiskAction, Ticket};
 use crate::limits;
 use crate::member::Member;
 use crate::pb::{raftpb, walpb};
+use crate::time::Instant;
 use crate::wal::{SNAP_DIR, encode_snap};
 use crate::{buggify, sometimes};
 
@@ -13,6 +14,7 @@ pub struct Saving {
     ticket: Ticket,
     name: String,
     metadata: raftpb::SnapshotMetadata,
+    since: Instant,
 }
 
 /// Snap files kept: should the newest be damaged, the one before it may do.
@@ -36,7 +38,7 @@ impl Member {
         let Some(conf_state) = self.store.consistent().conf_state.clone() else { return };
         let metadata = raftpb::SnapshotMetadata { conf_state, index: durable, term };
         let (name, ticket) = self.write_snap_file(&metadata);
-        self.snapshots.saving = Some(Saving { ticket, name, metadata });
+        self.snapshots.saving = Some(Saving { ticket, name, metadata, since: self.now });
     }
 
     /// Temporary name, sync, rename, directory sync.
@@ -60,6 +62,7 @@ impl Member {
         self.on_install_synced(up_to);
         self.on_defrag_synced(up_to);
         let Some(done) = self.snapshots.saving.take_if(|s| s.ticket <= up_to) else { return };
+        self.metrics.snap_save_total_duration.observe(self.now.since(done.since));
         let raftpb::SnapshotMetadata { index, term, conf_state } = done.metadata;
         if index <= self.snapshots.saved_index {
             return; // an install overtook it

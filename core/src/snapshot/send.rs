@@ -139,6 +139,7 @@ impl Member {
             last_progress: self.now,
         };
         self.snapshots.sending.insert(peer, sending);
+        self.metrics.snapshot_sends.on_begin(peer);
     }
 
     /// Fills the window of every transfer.
@@ -192,7 +193,9 @@ impl Member {
 
     fn finish_send(&mut self, peer: MemberId, error: &str) {
         if let Some(sent) = self.snapshots.sending.remove(&peer) {
-            self.metrics.backend_snapshot_duration.observe(self.now.since(sent.since));
+            let took = self.now.since(sent.since);
+            self.metrics.backend_snapshot_duration.observe(took);
+            self.metrics.snapshot_sends.on_end(peer, error.is_empty().then_some(took));
         }
         self.node.report_snapshot(peer, error.is_empty());
         let to = ("to", peer.to_string());

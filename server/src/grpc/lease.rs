@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::service::etcd::lease_server::Lease;
 use super::status::{status, translate_too_large};
-use super::watch::leader_lost;
+use super::watch::{count_failure, leader_lost};
 use super::{Api, wants_leader};
 
 /// Keep-alive answers that may wait for a slow client before its requests are no longer read.
@@ -80,7 +80,12 @@ impl Api {
         mut inbound: Streaming<pb::LeaseKeepAliveRequest>,
         answers: &mpsc::Sender<KeepAliveResult>,
     ) -> Result<(), Status> {
-        while let Some(request) = inbound.message().await.map_err(translate_too_large)? {
+        let failed = |error: Status| {
+            let error = translate_too_large(error);
+            count_failure(&self.stream_failures.keep_alive, &error);
+            error
+        };
+        while let Some(request) = inbound.message().await.map_err(failed)? {
             if answers.send(Ok(self.ask(request).await?)).await.is_err() {
                 return Ok(());
             }

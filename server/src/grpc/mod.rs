@@ -21,12 +21,13 @@ use std::sync::Arc;
 use detkv_core::ApiError;
 use detkv_core::api::{Request as Ask, Response as Answered};
 use detkv_core::pb::etcdserverpb as pb;
+use prometheus::IntCounter;
 use tonic::{Request, Response, Status};
 
 pub use router::Router;
 
 use crate::client::{Answer, Client};
-use crate::metrics::{MaintenanceSeconds, WatchEvents};
+use crate::metrics::{DriverMetrics, MaintenanceSeconds, WatchEvents};
 use status::status;
 
 /// Generated service traits.
@@ -46,6 +47,21 @@ struct Api {
     client: Arc<Client>,
     seconds: MaintenanceSeconds,
     watch_events: WatchEvents,
+    stream_failures: StreamFailures,
+}
+
+/// Streams whose client's half ended with an error.
+#[derive(Clone, Debug)]
+struct StreamFailures {
+    watch: IntCounter,
+    keep_alive: IntCounter,
+}
+
+impl StreamFailures {
+    fn new(metrics: &DriverMetrics) -> Self {
+        let of = |api| metrics.stream_failures.with_label_values(&["receive", api]);
+        Self { watch: of("watch"), keep_alive: of("lease-keepalive") }
+    }
 }
 
 /// A request that core answers with one response of a type of its own.

@@ -12,7 +12,6 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
-use super::Api;
 use super::count::{ClientRequests, Counted};
 use super::methods::{Method, Methods, Service, unknown};
 use super::service::etcd::cluster_server::ClusterServer;
@@ -22,6 +21,7 @@ use super::service::etcd::maintenance_server::MaintenanceServer;
 use super::service::etcd::watch_server::WatchServer;
 use super::service::health::health_server::HealthServer;
 use super::status::translate_too_large;
+use super::{Api, StreamFailures};
 use crate::client::Client;
 use crate::metrics::DriverMetrics;
 
@@ -64,7 +64,8 @@ macro_rules! call {
 impl Router {
     pub fn new(client: Arc<Client>, request_bytes_max: usize, metrics: &DriverMetrics) -> Self {
         let (seconds, watch_events) = (metrics.maintenance.clone(), metrics.watch_events.clone());
-        let api = Arc::new(Api { client, seconds, watch_events });
+        let stream_failures = StreamFailures::new(metrics);
+        let api = Arc::new(Api { client, seconds, watch_events, stream_failures });
         let receive = request_bytes_max + OVERHEAD_BYTES;
         Self {
             kv: limited!(KvServer, api, receive),

@@ -7,9 +7,10 @@ use std::task::{Context, Poll};
 use detkv_core::ApiError;
 use detkv_core::api::{StreamId, WatchMessage};
 use detkv_core::pb::etcdserverpb as pb;
+use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::codec::WatchReply;
 use super::service::etcd::watch_server::Watch;
@@ -36,7 +37,8 @@ impl Watch for Api {
         }
         let (handle, messages) = self.client.open_stream().map_err(|e| status(&e))?;
         let (ended, end) = oneshot::channel();
-        let task = run(self.client.clone(), handle.id(), inbound, wants_leader, ended);
+        let failures = self.stream_failures.watch.clone();
+        let task = run(self.client.clone(), handle.id(), inbound, wants_leader, ended, failures);
         let inbound = AbortOnDrop(tokio::spawn(task).abort_handle());
         let end = Some(end);
         let events = self.watch_events.clone();
@@ -59,15 +61,26 @@ async fn run(
     inbound: Streaming<pb::WatchRequest>,
     wants_leader: bool,
     ended: oneshot::Sender<Status>,
+    failures: IntCounter,
 ) {
     let leader = client.leader_lost();
     let error = tokio::select! {
-        Err(error) = take_requests(&client, stream, inbound) => error,
+        Err(error) = take_requests(&client, stream, inbound) => {
+            count_failure(&failures, &error);
+            error
+        }
         error = leader_lost(leader), if wants_leader => error,
         // A half-close does not end a watch stream, and nobody asked for a leader.
         else => return,
     };
     let _ = ended.send(error);
+}
+
+/// A client that goes away has not failed.
+pub(super) fn count_failure(failures: &IntCounter, error: &Status) {
+    if error.code() != Code::Cancelled {
+        failures.inc();
+    }
 }
 
 /// Until the client's half of the stream ends (fine) or fails.

@@ -111,7 +111,9 @@ impl Endpoints {
             if values(query, "exclude").any(|name| name == check.name()) {
                 continue;
             }
-            match self.check(check).await {
+            let result = self.check(check).await;
+            self.count_check(path, check, result.is_ok());
+            match result {
                 Ok(()) => report.push_str(&format!("[+]{} ok\n", check.name())),
                 Err(reason) => {
                     failed = true;
@@ -125,6 +127,15 @@ impl Endpoints {
         let verbose = values(query, "verbose").next().is_some();
         let report = if verbose { report + "ok\n" } else { "ok\n".to_owned() };
         text(StatusCode::OK, &report)
+    }
+
+    /// `path`: of the request, such as `/readyz/non_learner`.
+    fn count_check(&self, path: &str, check: Check, is_ok: bool) {
+        let kind = path.split('/').nth(1).unwrap_or_default();
+        let status = if is_ok { "success" } else { "error" };
+        let (last, all) = (&self.metrics.health_check, &self.metrics.health_checks);
+        last.with_label_values(&[kind, check.name()]).set(i64::from(is_ok));
+        all.with_label_values(&[kind, check.name(), status]).inc();
     }
 
     async fn check(&self, check: Check) -> Result<(), String> {

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use detkv_core::member::Metrics as CoreMetrics;
-use detkv_core::metrics::Histogram;
+use detkv_core::metrics::{Histogram, TransfersByPeer};
 use prometheus::core::Collector as _;
-use prometheus::proto::{Bucket, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Bucket, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts};
 
 use super::CLIENT_TRAFFIC;
@@ -18,6 +18,8 @@ pub fn families(m: &CoreMetrics, compacted_at_secs: u64) -> Vec<MetricFamily> {
     families.extend(gauge("etcd_debugging_mvcc_db_compaction_last", compacted_at_secs).collect());
     families.extend(alarms(m));
     families.extend(promote_failures(m));
+    families.extend(transfers("send", "To", &m.snapshot_sends));
+    families.extend(transfers("receive", "From", &m.snapshot_receives));
     let (store, seconds, milliseconds) = (&m.store, 1.0, 1e3);
     families.extend([
         histogram("etcd_debugging_lease_ttl_total", seconds, &m.lease_ttl),
@@ -33,6 +35,11 @@ pub fn families(m: &CoreMetrics, compacted_at_secs: u64) -> Vec<MetricFamily> {
         ),
         histogram("etcd_snap_db_fsync_duration_seconds", seconds, &m.snap_db_fsync_duration),
         histogram(
+            "etcd_debugging_snap_save_total_duration_seconds",
+            seconds,
+            &m.snap_save_total_duration,
+        ),
+        histogram(
             "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
             milliseconds,
             &store.compaction_pause,
@@ -46,8 +53,49 @@ pub fn families(m: &CoreMetrics, compacted_at_secs: u64) -> Vec<MetricFamily> {
     families
 }
 
+/// Snapshots to peers, or from them; nothing while there was none.
+fn transfers(way: &str, label: &str, of: &TransfersByPeer) -> Vec<MetricFamily> {
+    let name = |what: &str| format!("etcd_network_snapshot_{way}_{what}");
+    let counters = |name: String| IntCounterVec::new(Opts::new(&name, help(&name)), &[label]);
+    let valid = "a valid counter name";
+    let successes = counters(name("success")).expect(valid);
+    let failures = counters(name("failures")).expect(valid);
+    let under_way = name("inflights_total");
+    let under_way = IntGaugeVec::new(Opts::new(&under_way, help(&under_way)), &[label]);
+    let under_way = under_way.expect("a valid gauge name");
+    let mut durations = Vec::new();
+    of.for_each(|peer, transfers| {
+        let peer = peer.to_string();
+        successes.with_label_values(&[&peer]).inc_by(transfers.succeeded);
+        failures.with_label_values(&[&peer]).inc_by(transfers.failed);
+        under_way.with_label_values(&[&peer]).set(transfers.under_way as i64);
+        let mut metric = histogram_metric(1.0, &transfers.duration);
+        let mut pair = LabelPair::default();
+        pair.set_name(label.to_owned());
+        pair.set_value(peer);
+        metric.set_label(vec![pair]);
+        durations.push(metric);
+    });
+    let mut families = [successes.collect(), failures.collect(), under_way.collect()].concat();
+    families.push(histogram_family(&name("total_duration_seconds"), durations));
+    with_samples(families)
+}
+
 /// `units`: of the name, in a second.
 fn histogram(name: &str, units: f64, observed: &Histogram) -> MetricFamily {
+    histogram_family(name, vec![histogram_metric(units, observed)])
+}
+
+fn histogram_family(name: &str, metrics: Vec<Metric>) -> MetricFamily {
+    let mut family = MetricFamily::default();
+    family.set_name(name.to_owned());
+    family.set_help(help(name));
+    family.set_field_type(MetricType::HISTOGRAM);
+    family.set_metric(metrics);
+    family
+}
+
+fn histogram_metric(units: f64, observed: &Histogram) -> Metric {
     let value = |time: Duration| time.as_secs_f64() * units;
     let bucket = |(bound, count)| {
         let mut bucket = Bucket::default();
@@ -61,12 +109,7 @@ fn histogram(name: &str, units: f64, observed: &Histogram) -> MetricFamily {
     shown.set_sample_sum(value(observed.sum()));
     let mut metric = Metric::default();
     metric.set_histogram(shown);
-    let mut family = MetricFamily::default();
-    family.set_name(name.to_owned());
-    family.set_help(help(name));
-    family.set_field_type(MetricType::HISTOGRAM);
-    family.set_metric(vec![metric]);
-    family
+    metric
 }
 
 /// Promotions that this member refused as leader, by etcd's words.

@@ -48,6 +48,7 @@ pub struct DriverMetrics {
     /// `X.Y` of the version.
     minor: String,
     pub wal_fsync_seconds: Histogram,
+    pub wal_write_seconds: Histogram,
     pub snap_fsync_seconds: Histogram,
     pub backend_commit_seconds: Histogram,
     pub maintenance: MaintenanceSeconds,
@@ -57,6 +58,17 @@ pub struct DriverMetrics {
     /// 1 while the message connection to the peer is up.
     pub active_peers: IntGaugeVec,
     pub peer_round_trip_seconds: HistogramVec,
+    pub peer_received_failures: IntCounterVec,
+    /// 1 for each peer that the member wants to talk to.
+    pub known_peers: IntGaugeVec,
+    pub disconnected_peers: IntCounterVec,
+    pub stream_failures: IntCounterVec,
+    /// Of ranges, whether alone or not, by success.
+    pub range_seconds: HistogramVec,
+    /// What the last look said, and what all of them said.
+    pub health_check: IntGaugeVec,
+    pub health_checks: IntCounterVec,
+    features: IntGaugeVec,
     pub health_success: IntCounter,
     pub health_failures: IntCounter,
     pub grpc_started: IntCounterVec,
@@ -108,6 +120,11 @@ impl DriverMetrics {
                 "etcd_disk_wal_fsync_duration_seconds",
                 "The latency distributions of fsync called by WAL.",
             ),
+            wal_write_seconds: disk_histogram(
+                r,
+                "etcd_disk_wal_write_duration_seconds",
+                "The latency distributions of write called by WAL.",
+            ),
             snap_fsync_seconds: disk_histogram(
                 r,
                 "etcd_snap_fsync_duration_seconds",
@@ -129,6 +146,35 @@ impl DriverMetrics {
                 "To",
                 (0.0001, 16),
             ),
+            peer_received_failures: counters(
+                r,
+                "etcd_network_peer_received_failures_total",
+                &["From"],
+            ),
+            known_peers: gauges(r, "etcd_network_known_peers", &["Local", "Remote"]),
+            disconnected_peers: counters(
+                r,
+                "etcd_network_disconnected_peers_total",
+                &["Local", "Remote"],
+            ),
+            stream_failures: counters(
+                r,
+                "etcd_network_server_stream_failures_total",
+                &["Type", "API"],
+            ),
+            range_seconds: histograms(
+                r,
+                "etcd_server_range_duration_seconds",
+                "success",
+                (0.0001, 20),
+            ),
+            health_check: gauges(r, "etcd_server_healthcheck", &["type", "name"]),
+            health_checks: counters(
+                r,
+                "etcd_server_healthchecks_total",
+                &["type", "name", "status"],
+            ),
+            features: gauges(r, "etcd_server_feature_enabled", &["name", "stage"]),
             health_success: counter(r, "etcd_server_health_success"),
             health_failures: counter(r, "etcd_server_health_failures"),
             grpc_started: counters(r, "grpc_server_started_total", &METHOD_LABELS),
@@ -173,6 +219,13 @@ impl DriverMetrics {
             .encode(&families, &mut page)
             .expect("every family has samples of its own type");
         page
+    }
+
+    /// The features there are; all of them are at etcd's stage ALPHA.
+    pub fn show_features(&self, features: &[(&str, bool)]) {
+        for (name, is_on) in features {
+            self.features.with_label_values(&[name, "ALPHA"]).set(i64::from(*is_on));
+        }
     }
 
     /// Since 1970; 0 when this process has seen no compaction end. Core knows no calendar.

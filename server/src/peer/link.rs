@@ -121,6 +121,9 @@ impl Link {
         let remote = self.peer.id.to_string();
         let gauge = self.shared.metrics.active_peers.with_label_values(&[&local, &remote]);
         gauge.set(i64::from(up));
+        if !up {
+            self.shared.metrics.disconnected_peers.with_label_values(&[&local, &remote]).inc();
+        }
         let peer = self.peer.id;
         let input = if up { Input::PeerUp { peer } } else { Input::PeerDown { peer } };
         self.push(input);
@@ -240,7 +243,13 @@ impl Link {
         let label = from.to_string();
         let received = self.shared.metrics.peer_received_bytes.with_label_values(&[&label]);
         loop {
-            let (frame, len) = reader.next().await?;
+            let (frame, len) = reader.next().await.inspect_err(|error| {
+                // The end of a connection is no failure of what came on it.
+                if !matches!(error, WireError::Closed) {
+                    let failures = &self.shared.metrics.peer_received_failures;
+                    failures.with_label_values(&[&label]).inc();
+                }
+            })?;
             received.inc_by(len as u64);
             let Some(frame) = pings.take(frame, &self.outgoing) else { continue };
             let share = u32::try_from(len.clamp(1, CREDIT_BYTES)).expect("CREDIT_BYTES fits u32");

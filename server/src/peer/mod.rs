@@ -94,6 +94,12 @@ impl Shared {
         })
     }
 
+    fn set_known(&self, peer: MemberId, is_known: bool) {
+        let (local, remote) = (self.identity.member.to_string(), peer.to_string());
+        let known = self.metrics.known_peers.with_label_values(&[&local, &remote]);
+        known.set(i64::from(is_known));
+    }
+
     /// Our half of the handshake, to `to` on `lane`.
     fn hello(&self, to: u64, lane: i32) -> Hello {
         Hello {
@@ -186,6 +192,7 @@ impl Peers {
         self.links.retain(|id, links| {
             let keep = wanted.get(id).is_some_and(|peer| peer.urls == links.urls);
             if !keep {
+                shared.set_known(*id, false);
                 let mut accepting = shared.accepting.lock();
                 accepting.remove(&(*id, LaneKind::Messages));
                 accepting.remove(&(*id, LaneKind::Snapshot));
@@ -195,6 +202,7 @@ impl Peers {
         for (id, peer) in wanted {
             if !self.links.contains_key(&id) {
                 let links = self.start(peer);
+                self.shared.set_known(id, true);
                 self.links.insert(id, links);
             }
         }

@@ -13,6 +13,7 @@ mod http;
 mod load;
 mod membership;
 mod metrics;
+mod metrics_peers;
 mod one_member;
 mod ports;
 mod refusals;

@@ -1,4 +1,4 @@
-//! /metrics of real members: what was done is counted, under etcd's names.
+//! /metrics of real members: what clients do is counted, under etcd's names. See `metrics_peers` too.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ pub async fn metric(member: &Member, name: &str) -> Option<f64> {
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
-async fn assert_metrics(member: &Member, expected: &[(&str, f64)]) {
+pub async fn assert_metrics(member: &Member, expected: &[(&str, f64)]) {
     for (name, value) in expected {
         assert_eq!(metric(member, name).await, Some(*value), "{name}");
     }
@@ -75,11 +75,16 @@ async fn what_clients_do_is_counted() {
                 r#"grpc_server_msg_sent_total{grpc_method="Range",grpc_service="etcdserverpb.KV",grpc_type="unary"}"#,
                 2.0,
             ),
+            (r#"etcd_server_range_duration_seconds_count{success="false"}"#, 1.0),
+            (r#"etcd_server_feature_enabled{name="CompactHashCheck",stage="ALPHA"}"#, 0.0),
             ("etcd_mvcc_db_open_read_transactions", 0.0),
             ("etcd_debugging_mvcc_db_compaction_last", 0.0),
         ],
     )
     .await;
+
+    let written = metric(member, "etcd_disk_wal_write_duration_seconds_count").await;
+    assert!(written >= Some(7.0), "each lone put, txn, delete or grant is a write of its own");
 
     let compact = pb::CompactionRequest { revision: 6, physical: true };
     kv.compact(compact).await.expect("compacted");
@@ -151,20 +156,33 @@ async fn what_takes_longer_than_the_limit_is_counted_and_logged() {
 }
 
 #[tokio::test]
-async fn round_trips_to_every_peer_are_measured() {
-    let cluster = Cluster::start(3, &[]);
-    let mut ids = Vec::new();
-    for member in &cluster.members {
-        ids.push(member.status().await.header.expect("header").member_id);
+async fn looks_at_the_health_of_a_member_are_counted() {
+    let cluster = Cluster::start(1, &["--feature-gates", "CompactHashCheck=true"]);
+    let member = &cluster.members[0];
+    for path in ["/readyz", "/readyz/data_corruption", "/livez"] {
+        assert_eq!(http::get(member, path).await.0, 200);
     }
-    for (member, own) in cluster.members.iter().zip(&ids) {
-        for peer in ids.iter().filter(|id| *id != own) {
-            let labels = format!("{{To=\"{peer:x}\"}}");
-            let count = format!("etcd_network_peer_round_trip_time_seconds_count{labels}");
-            let sum = format!("etcd_network_peer_round_trip_time_seconds_sum{labels}");
-            eventually("a ping is answered", async || metric(member, &count).await > Some(0.0))
-                .await;
-            assert!(metric(member, &sum).await > Some(0.0), "it took some time");
-        }
-    }
+    let all =
+        r#"etcd_server_healthchecks_total{name="data_corruption",status="success",type="readyz"}"#;
+    let last = r#"etcd_server_healthcheck{name="serializable_read",type="livez"}"#;
+    let feature = r#"etcd_server_feature_enabled{name="CompactHashCheck",stage="ALPHA"}"#;
+    assert_metrics(member, &[(all, 2.0), (last, 1.0), (feature, 1.0)]).await;
+}
+
+#[tokio::test]
+async fn a_stream_fails_by_what_its_client_sends_and_not_by_its_going_away() {
+    const FAILURES: &str =
+        r#"etcd_network_server_stream_failures_total{API="watch",Type="receive"}"#;
+    let cluster = Cluster::start(1, &[]);
+    let member = &cluster.members[0];
+    let mut gone = WatchStream::open(member).await;
+    gone.create(watch_prefix("a")).await;
+    assert!(gone.next().await.created);
+    drop(gone);
+    let streams = "etcd_debugging_mvcc_watch_stream_total";
+    eventually("it is gone", async || metric(member, streams).await == Some(0.0)).await;
+    assert_metrics(member, &[(FAILURES, 0.0)]).await;
+    let stream = WatchStream::open(member).await;
+    stream.create(watch_prefix(&"x".repeat(3 << 20))).await;
+    eventually("it is refused", async || metric(member, FAILURES).await == Some(1.0)).await;
 }
