@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use detkv_core::pb::peer::{Frame, Hello, LaneKind};
@@ -78,7 +78,7 @@ impl Link {
                 },
             };
             // A newer connection from the peer replaces this one: the peer knows that the old one is dead.
-            let up = self.up(&greeted);
+            let (up, since) = (self.up(&greeted), Instant::now());
             let lost = tokio::select! {
                 error = self.exchange(greeted, up) => error,
                 newer = accepted.recv() => {
@@ -87,6 +87,10 @@ impl Link {
                 }
             };
             self.down(&lost);
+            if dials && next.is_none() && since.elapsed() < BACK_OFF_MAX {
+                // A peer that is about to end takes a connection and drops it, again and again.
+                tokio::time::sleep(BACK_OFF_MIN).await;
+            }
         }
     }
 

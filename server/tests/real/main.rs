@@ -15,6 +15,7 @@ mod membership;
 mod metrics;
 mod metrics_peers;
 mod one_member;
+mod peers;
 mod ports;
 mod refusals;
 mod space;
