@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 
 use crate::child::scenario_name;
-use crate::place::ScenarioError;
 use crate::scenario::Scenario;
 use crate::swarm;
 use crate::variant;
@@ -75,8 +74,9 @@ pub fn find(given: &str, sets: &[String]) -> anyhow::Result<Source> {
     for assignment in sets {
         text = variant::set(&text, assignment).map_err(|why| anyhow!("--set {why}"))?;
         scenario = Scenario::parse(&scenario.name, &path, &text, &read).map_err(|error| {
-            let ScenarioError { message, .. } = error;
-            anyhow!("--set {assignment}: {message}")
+            let is_elsewhere = error.path != path;
+            let what = if is_elsewhere { error.to_string() } else { error.message };
+            anyhow!("--set {assignment}: {what}")
         })?;
         given += &format!(" --set '{assignment}'");
     }

@@ -286,7 +286,6 @@ impl World {
         }
         for node in 0..self.nodes.len() as u32 {
             self.node(node).disk.calm();
-            self.resume(node);
             self.start(node);
         }
     }

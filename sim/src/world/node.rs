@@ -48,7 +48,8 @@ pub struct Node {
     pub(super) epoch: u32,
     /// The machine has power: it answers unknown connections with a reset.
     pub(super) powered: bool,
-    pub(super) paused: bool,
+    /// Pauses under way: the process goes on when the last of them is over.
+    pub(super) pauses: u32,
     /// Its next step came due while it was paused.
     pub(super) held: bool,
     /// Inputs with their payload bytes.
@@ -120,7 +121,7 @@ impl Node {
             process: Process::Down,
             epoch: 0,
             powered: true,
-            paused: false,
+            pauses: 0,
             held: false,
             inbox: VecDeque::new(),
             busy: false,
@@ -166,11 +167,16 @@ impl Node {
         }
     }
 
+    /// Stopped as by SIGSTOP.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pauses > 0
+    }
+
     pub fn status(&self) -> NodeStatus {
         match &self.process {
             Process::Down => NodeStatus::Down,
             Process::Recovering(_) => NodeStatus::Recovering,
-            Process::Up(member) if self.paused => NodeStatus::Paused(member.status()),
+            Process::Up(member) if self.is_paused() => NodeStatus::Paused(member.status()),
             Process::Up(member) => NodeStatus::Up(member.status()),
         }
     }
@@ -200,7 +206,7 @@ impl World {
     /// Starts a burst if the member is free and something waits.
     pub(super) fn kick(&mut self, node: u32) {
         let n = self.node(node);
-        let free = !n.busy && !n.paused && !n.inbox.is_empty();
+        let free = !n.busy && !n.is_paused() && !n.inbox.is_empty();
         if !free || !matches!(n.process, Process::Up(_)) {
             return;
         }
@@ -259,7 +265,7 @@ impl World {
         if n.epoch != epoch || n.burst_done_at != self.now_ns() {
             return;
         }
-        if n.paused {
+        if n.is_paused() {
             // A stopped process performs nothing: it does when it goes on.
             self.node_mut(node).held = true;
             return;

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use detkv_core::api::Request;
-use detkv_core::pb::etcdserverpb::RangeRequest;
+use detkv_core::pb::etcdserverpb::{PutRequest, RangeRequest};
 use detkv_core::{Instant, MemberId};
 use detkv_sim::client::{Clients, PutLoad};
 use detkv_sim::fault::{
-    ClockDrift, CpuSlow, Fault, IsolatePeers, KillAt, Partition, SwapDisk, Target,
+    ClockDrift, CpuSlow, DiskStall, Fault, IsolatePeers, KillAt, Partition, Pause, SwapDisk, Target,
 };
 use detkv_sim::history::{DownHow, Fact};
 use detkv_sim::{ClientId, RunOutcome, Sim, SimConfig};
@@ -155,6 +155,41 @@ fn work_queues_for_the_cpu_and_a_slow_one_takes_a_multiple() {
         Some(CpuSlow { node: Target::Leader, factor: 100, duration: 10 * SECOND }.into()),
     );
     assert!(with_four < slow_hundred, "{with_four:?} with four cores, {slow_hundred:?} with one");
+}
+
+/// Until when after the first of them a put to a lone member waits that is begun when all `faults` last.
+fn put_waits(faults: Vec<(Duration, Fault)>) -> Duration {
+    let answered = std::rc::Rc::new(std::cell::Cell::new(Duration::ZERO));
+    let told = answered.clone();
+    let config = SimConfig { members: 1, ..SimConfig::new(5) };
+    Sim::run(config, |world| async move {
+        let leader = until_leader(&world).await;
+        world.sleep(ms(500)).await;
+        let start = world.now();
+        for (at, fault) in faults {
+            world.sleep_until(start + at).await;
+            world.inject(fault);
+        }
+        world.sleep_until(start + ms(100)).await;
+        let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        let answer = world.call(ClientId(1), leader, Request::Put(put), 5 * SECOND).await;
+        assert!(matches!(answer, Ok(Ok(_))), "{answer:?}");
+        told.set(world.now().since(start));
+    });
+    answered.get()
+}
+
+#[test]
+fn of_two_faults_that_overlap_the_end_of_one_is_not_the_end_of_the_other() {
+    let node = m(1);
+    let stall = |duration| -> Fault { DiskStall { node: node.clone(), duration }.into() };
+    let pause = |duration| -> Fault { Pause { node: node.clone(), duration }.into() };
+    for fault in [&stall as &dyn Fn(Duration) -> Fault, &pause] {
+        let waited = put_waits(vec![(ms(0), fault(ms(200))), (ms(50), fault(SECOND))]);
+        assert!((ms(1050)..ms(1070)).contains(&waited), "the short one first: {waited:?}");
+        let waited = put_waits(vec![(ms(0), fault(SECOND)), (ms(50), fault(ms(100)))]);
+        assert!((ms(1000)..ms(1020)).contains(&waited), "the long one first: {waited:?}");
+    }
 }
 
 /// A member's own CPU is meant for all it does, not for its reads alone: here a request costs 5 ms.
