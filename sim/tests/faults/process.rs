@@ -182,8 +182,8 @@ fn put_waits(faults: Vec<(Duration, Fault)>) -> Duration {
 #[test]
 fn of_two_faults_that_overlap_the_end_of_one_is_not_the_end_of_the_other() {
     let node = m(1);
-    let stall = |duration| -> Fault { DiskStall { node: node.clone(), duration }.into() };
-    let pause = |duration| -> Fault { Pause { node: node.clone(), duration }.into() };
+    let stall = |duration| -> Fault { DiskStall { node, duration }.into() };
+    let pause = |duration| -> Fault { Pause { node, duration }.into() };
     for fault in [&stall as &dyn Fn(Duration) -> Fault, &pause] {
         let waited = put_waits(vec![(ms(0), fault(ms(200))), (ms(50), fault(SECOND))]);
         assert!((ms(1050)..ms(1070)).contains(&waited), "the short one first: {waited:?}");
