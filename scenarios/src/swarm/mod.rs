@@ -164,11 +164,8 @@ mod tests {
     /// Options that the swarm leaves as they are, with the reason.
     const LEFT_OUT: [&str; 4] = [
         // Steps that somebody thought of.
-        "script",
-        // What somebody expects of it, shows of it, makes of it.
-        "expect",
-        "show",
-        "variant",
+        "script", // What somebody expects of it, shows of it, makes of it.
+        "expect", "show", "variant",
     ];
 
     /// What `expected one of` lists.

@@ -225,21 +225,21 @@ impl World {
         self.arm_deadline(node);
     }
 
-    /// Makes everything on a node's CPU cost so many times as much. Returns false, and does nothing, where several at
-    /// once would come to more than [`CPU_FACTOR_MAX`].
-    pub fn slow_cpu(&mut self, node: u32, factor: u64) -> bool {
+    /// Makes everything on a node's CPU cost so many times as much until then. Returns false, and does nothing, where
+    /// several at once would come to more than [`CPU_FACTOR_MAX`].
+    pub fn slow_cpu(&mut self, node: u32, factor: u64, until: u64) -> bool {
         let n = self.node_mut(node);
-        let product = n.cpu_factor.saturating_mul(factor);
-        if product > CPU_FACTOR_MAX {
+        if n.slowdowns.factor().saturating_mul(factor) > CPU_FACTOR_MAX {
             return false;
         }
-        n.cpu_factor = product;
+        n.slowdowns.push(factor, until);
         self.stretch_burst(node, factor, 1);
         true
     }
 
-    pub fn unslow_cpu(&mut self, node: u32, factor: u64) {
-        self.node_mut(node).cpu_factor /= factor;
+    /// Ends one slowdown. A backend job that began meanwhile keeps its time: redb has run already.
+    pub fn unslow_cpu(&mut self, node: u32, factor: u64, until: u64) {
+        self.node_mut(node).slowdowns.remove(factor, until);
         self.stretch_burst(node, 1, factor);
     }
 

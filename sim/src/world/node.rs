@@ -16,7 +16,7 @@ use super::sites::Passed;
 use super::{Event, World};
 use crate::clock::NodeClock;
 use crate::config::SimConfig;
-use crate::cpu::{CpuModel, Readers};
+use crate::cpu::{CpuModel, Readers, Slowdowns};
 use crate::disk::SimDisk;
 use crate::fault::Passing;
 use crate::handle::NodeStatus;
@@ -67,8 +67,7 @@ pub struct Node {
     /// The process ended by itself: it found something wrong.
     pub(super) gave_up: bool,
     pub(super) cpu: CpuModel,
-    /// Everything costs so many times as much.
-    pub(super) cpu_factor: u64,
+    pub(super) slowdowns: Slowdowns,
     /// When the burst under way is done, as things stand.
     pub(super) burst_done_at: u64,
     pub(super) readers: Readers,
@@ -131,7 +130,7 @@ impl Node {
             lane_failed: [false; 3],
             gave_up: false,
             cpu,
-            cpu_factor: 1,
+            slowdowns: Slowdowns::default(),
             burst_done_at: 0,
             readers: Readers::new(cpu.readers),
             peers: Vec::new(),
@@ -253,7 +252,7 @@ impl World {
         let applied = n.gauges.proposals_applied_total.load();
         cost_ns += cpu.outputs(out, applied.saturating_sub(n.applied));
         n.applied = applied;
-        cost_ns *= n.cpu_factor;
+        cost_ns *= n.slowdowns.factor();
         // Reads of core's own from the file are waited for (rules 13).
         cost_ns += n.disk.end() - now.ns;
         Burst::Done { cost_ns }
