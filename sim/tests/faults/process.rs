@@ -8,7 +8,8 @@ use detkv_core::pb::etcdserverpb::{PutRequest, RangeRequest};
 use detkv_core::{Instant, MemberId};
 use detkv_sim::client::{Clients, PutLoad};
 use detkv_sim::fault::{
-    ClockDrift, CpuSlow, DiskStall, Fault, IsolatePeers, KillAt, Partition, Pause, SwapDisk, Target,
+    ClockDrift, CpuSlow, DiskStall, EmptyDisk, Fault, IsolatePeers, KillAt, Partition, Pause,
+    SwapDisk, Target,
 };
 use detkv_sim::history::{DownHow, Fact};
 use detkv_sim::{ClientId, RunOutcome, Sim, SimConfig};
@@ -75,14 +76,14 @@ fn a_process_may_end_in_the_middle_of_recovery_and_of_an_install() {
     }
 }
 
-/// How m2 ends after it booted from a disk that is two seconds older.
-fn swapped(seed: u64) -> (Vec<String>, RunOutcome) {
+/// How a follower ends that booted from another disk than it had.
+fn ends_on(seed: u64, disk: Fault) -> (Vec<String>, RunOutcome) {
     let outcome = Sim::run(config(seed), |world| async move {
         until_leader(&world).await;
         let clients = Clients::new(world.clone());
         PutLoad::default().start(&clients, world.now() + 6 * SECOND);
         world.sleep(SECOND).await;
-        world.inject(SwapDisk { node: Target::Follower(1), age: 2 * SECOND }.into());
+        world.inject(disk);
         world.sleep(8 * SECOND).await;
     });
     let reasons = downs(&outcome).into_iter().filter_map(|(_, how)| match how {
@@ -93,9 +94,12 @@ fn swapped(seed: u64) -> (Vec<String>, RunOutcome) {
 }
 
 #[test]
-fn a_member_on_an_older_disk_stops_and_says_that_its_log_lost_entries() {
-    for seed in 70..73 {
-        let (reasons, outcome) = swapped(seed);
+fn a_member_on_an_older_or_an_empty_disk_stops_and_says_that_its_log_lost_entries() {
+    let node = Target::Follower(1);
+    let older = |seed| (seed, Fault::from(SwapDisk { node, age: 2 * SECOND }));
+    let empty = |seed| (seed, Fault::from(EmptyDisk { node }));
+    for (seed, disk) in (70..73).map(older).chain((73..76).map(empty)) {
+        let (reasons, outcome) = ends_on(seed, disk);
         assert!(reasons[0].contains("entries that this member has lost"), "{seed}: {reasons:?}");
         assert_eq!(outcome.panics, Vec::<String>::new());
     }
