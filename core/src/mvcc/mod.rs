@@ -56,6 +56,7 @@ pub use check::{validate, validate_entry};
 pub use cost::Cost;
 pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};
+pub(crate) use load::consistent_index;
 pub use reader::{Hashed, ReadResult, StoreReader};
 pub use snapshot::{SnapshotPin, SnapshotReceiver};
 pub use store::Store;
