@@ -141,7 +141,7 @@ mod tests {
 
     fn parse(kind: &KindInfo) -> Fault {
         let text = format!(
-            "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\nfault = [{}]\n",
+            "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\nfault = [{}]\n[[workload]]\nkind = \"put-load\"\n",
             example(kind)
         );
         let scenario = Scenario::parse("t", "t.toml", &text, &|_| Err("no file".to_owned()));
