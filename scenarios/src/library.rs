@@ -211,9 +211,7 @@ mod tests {
 
     #[test]
     fn the_vocabulary_in_the_readme_is_a_right_scenario() {
-        let readme = include_str!("../README.md");
-        let (_, block) = readme.split_once("```toml\n").expect("the README shows the vocabulary");
-        let (block, _) = block.split_once("```").expect("the block ends");
+        let block = crate::readme::vocabulary();
         let parse = |text: &str| Scenario::parse("readme", "README.md", text, &read_incident);
         let scenario = parse(block).expect("it parses");
         assert_eq!((scenario.workloads.len(), scenario.faults.len()), (13, 1));

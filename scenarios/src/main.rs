@@ -30,6 +30,8 @@ mod incidents;
 mod library;
 mod options;
 mod place;
+#[cfg(test)]
+mod readme;
 mod report;
 mod run;
 mod scenario;
