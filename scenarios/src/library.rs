@@ -29,6 +29,21 @@ const COMMITTED: [(&str, &str); 16] = [
     ("membership", include_str!("../membership.toml")),
 ];
 
+/// What the swarm found, as small as it gets: see `tests/repro.rs` for the seeds.
+const REPROS: [(&str, &str); 11] = [
+    ("repro/full-log-disk", include_str!("../repro/full-log-disk.toml")),
+    ("repro/lead-to-a-laggard", include_str!("../repro/lead-to-a-laggard.toml")),
+    ("repro/long-append", include_str!("../repro/long-append.toml")),
+    ("repro/missed-join", include_str!("../repro/missed-join.toml")),
+    ("repro/read-storm", include_str!("../repro/read-storm.toml")),
+    ("repro/removed-leader", include_str!("../repro/removed-leader.toml")),
+    ("repro/second-voter", include_str!("../repro/second-voter.toml")),
+    ("repro/slow-readout", include_str!("../repro/slow-readout.toml")),
+    ("repro/stale-frames", include_str!("../repro/stale-frames.toml")),
+    ("repro/tiny-appends", include_str!("../repro/tiny-appends.toml")),
+    ("repro/torn-by-a-full-disk", include_str!("../repro/torn-by-a-full-disk.toml")),
+];
+
 /// Histograms of real disks that come with the binary, as scenarios name them.
 const INCIDENTS: [(&str, &str); 5] = [
     ("incidents/etcd-7312.prom", include_str!("../incidents/etcd-7312.prom")),
@@ -91,7 +106,7 @@ struct Found {
 }
 
 fn locate(given: &str) -> anyhow::Result<Found> {
-    let committed = COMMITTED.iter().find_map(|(name, text)| {
+    let committed = COMMITTED.iter().chain(&REPROS).find_map(|(name, text)| {
         let rest = given.strip_prefix(name)?;
         let variant = match rest.strip_prefix('-') {
             None if rest.is_empty() => None,
@@ -161,25 +176,43 @@ pub fn is_variant(name: &str) -> bool {
     COMMITTED.iter().all(|(committed, _)| *committed != name)
 }
 
-/// The committed scenarios, without their variants.
-pub fn all() -> anyhow::Result<Vec<Source>> {
+/// Names of what the swarm found.
+pub fn repros() -> impl Iterator<Item = &'static str> {
+    REPROS.iter().map(|(name, _)| *name)
+}
+
+/// The committed scenarios, without their variants and what the swarm found.
+pub fn own() -> anyhow::Result<Vec<Source>> {
     COMMITTED.iter().map(|(name, _)| find(name, &[])).collect()
+}
+
+/// Everything that is committed: scenarios, their variants, what the swarm found.
+pub fn all() -> anyhow::Result<Vec<Source>> {
+    let names = names().into_iter().chain(repros().map(str::to_owned));
+    names.map(|name| find(&name, &[])).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn every_committed_scenario_is_right() {
-        assert_eq!(all().expect("they parse").len(), COMMITTED.len());
+        assert_eq!(own().expect("they parse").len(), COMMITTED.len());
+        let all = all().expect("they parse");
+        assert_eq!(all.len(), names().len() + REPROS.len());
+        let variants = names().iter().filter(|name| is_variant(name)).count();
+        assert!(variants > 0 && names().len() == COMMITTED.len() + variants);
+        // The name of a scenario leads to it.
+        let given: Vec<&str> = all.iter().map(|source| source.given.as_str()).collect();
+        assert!(given.contains(&"slow-disk-etcd-7312") && given.contains(&"repro/missed-join"));
     }
 
     #[test]
     fn the_vocabulary_in_the_readme_is_a_right_scenario() {
-        let readme = include_str!("../README.md");
-        let (_, block) = readme.split_once("```toml\n").expect("the README shows the vocabulary");
-        let (block, _) = block.split_once("```").expect("the block ends");
+        let block = crate::readme::vocabulary();
         let parse = |text: &str| Scenario::parse("readme", "README.md", text, &read_incident);
         let scenario = parse(block).expect("it parses");
         assert_eq!((scenario.workloads.len(), scenario.faults.len()), (13, 1));
@@ -188,15 +221,18 @@ mod tests {
 
     #[test]
     fn every_file_in_the_folder_is_committed_and_listed() {
-        let mut files: Vec<String> = std::fs::read_dir(env!("CARGO_MANIFEST_DIR"))
-            .expect("our own folder")
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".toml") && name != "Cargo.toml")
-            .collect();
-        files.sort();
-        let mut listed: Vec<String> =
-            COMMITTED.iter().map(|(name, _)| format!("{name}.toml")).collect();
-        listed.sort();
-        assert_eq!(files, listed);
+        let files = |folder: &str| -> BTreeSet<String> {
+            std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR")))
+                .expect("our own folder")
+                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+                .filter(|name| name.ends_with(".toml") && name != "Cargo.toml")
+                .map(|name| format!("{folder}{name}"))
+                .collect()
+        };
+        let listed = |list: &[(&str, &str)]| -> BTreeSet<String> {
+            list.iter().map(|(name, _)| format!("{name}.toml")).collect()
+        };
+        assert_eq!(files(""), listed(&COMMITTED));
+        assert_eq!(files("repro/"), listed(&REPROS));
     }
 }

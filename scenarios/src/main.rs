@@ -5,6 +5,7 @@
 //! | `cli`, `commands` | the command line; what each command does |
 //! | `scenario`, `options`, `variant`, `library` | scenario files: reading, finding |
 //! | `place` | where a mistake is |
+//! | `chosen` | what a scenario chose, in a few lines |
 //! | `expect` | judging |
 //! | `faults` | the kinds of fault, listed |
 //! | `run` | one run in this process |
@@ -17,6 +18,7 @@
 mod alloc;
 mod baseline;
 mod child;
+mod chosen;
 mod cli;
 mod commands;
 mod determinism;
@@ -28,6 +30,8 @@ mod incidents;
 mod library;
 mod options;
 mod place;
+#[cfg(test)]
+mod readme;
 mod report;
 mod run;
 mod scenario;

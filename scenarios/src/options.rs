@@ -1,7 +1,10 @@
 //! What members are configured with, where it differs from etcd's defaults.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use detkv_sim_world::bounds::{SHORTEST, at_least, time_within, within};
+use detkv_sim_world::duration::{self, LONGEST};
 use serde::Deserialize;
 use toml::Table;
 
@@ -74,6 +77,14 @@ impl MembersOptions {
         Ok(Self { coupled: with(coupled)?, decoupled: with(decoupled)? })
     }
 
+    /// Errors: the profile with something that is wrong, and what.
+    pub fn check(&self) -> Result<(), (Profile, String)> {
+        for profile in [Profile::Coupled, Profile::Decoupled] {
+            self.of(profile).check().map_err(|what| (profile, what))?;
+        }
+        Ok(())
+    }
+
     pub fn of(&self, profile: Profile) -> &MemberOptions {
         match profile {
             Profile::Coupled => &self.coupled,
@@ -82,7 +93,58 @@ impl MembersOptions {
     }
 }
 
+/// As long as etcd lets an election take.
+const ELECTIONS: RangeInclusive<Duration> = SHORTEST..=Duration::from_secs(50);
+/// Entries.
+const COUNTS: RangeInclusive<u64> = 1..=1_000_000_000;
+/// A segment is allocated whole.
+const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
+/// Between two checks of the same data.
+const CHECKS: RangeInclusive<Duration> = Duration::from_millis(10)..=LONGEST;
+
+/// Revisions kept by auto-compaction.
+const REVISIONS: RangeInclusive<i64> = 1..=1_000_000_000;
+const LEARNERS: RangeInclusive<u64> = 0..=100;
+
 impl MemberOptions {
+    /// Errors: what is wrong, and what was expected. What core takes for granted of its configuration is asked here.
+    fn check(&self) -> Result<(), String> {
+        let usual = detkv_core::Config::new(detkv_core::MemberId(1), 1, Vec::new());
+        let heartbeat = self.heartbeat.unwrap_or(usual.heartbeat);
+        let election = self.election.unwrap_or(usual.election);
+        time_within("heartbeat", heartbeat, ELECTIONS)?;
+        time_within("election", election, ELECTIONS)?;
+        let is_multiple = election.as_nanos().is_multiple_of(heartbeat.as_nanos());
+        if !is_multiple || election < 5 * heartbeat {
+            let [election, heartbeat] = [election, heartbeat].map(duration::format);
+            return Err(format!(
+                "`election` is {election}, expected a multiple of `heartbeat`, {heartbeat}, and at least 5 of it"
+            ));
+        }
+        let count = |name, value: Option<u64>, bounds| {
+            value.map_or(Ok(()), |value| within(name, value, bounds))
+        };
+        count("snapshot_count", self.snapshot_count, COUNTS)?;
+        count("snapshot_catchup_entries", self.snapshot_catchup_entries, COUNTS)?;
+        count("wal_segment_bytes", self.wal_segment_bytes, SEGMENT_BYTES)?;
+        let positive =
+            |name, value: Option<u64>| value.map_or(Ok(()), |value| at_least(name, value, 1));
+        positive("quota_bytes", self.quota_bytes)?;
+        positive("watch_stream_bytes", self.watch_stream_bytes)?;
+        let check = |name, value: Option<Duration>| {
+            value.map_or(Ok(()), |value| time_within(name, value, CHECKS))
+        };
+        check("corrupt_check_interval", self.corrupt_check_interval)?;
+        check("compact_hash_check_interval", self.compact_hash_check_interval)?;
+        match self.auto_compaction {
+            Some(AutoCompact::Periodic(kept)) => time_within("periodic", kept, CHECKS)?,
+            Some(AutoCompact::Revision(kept)) => within("revision", kept, REVISIONS)?,
+            None => {}
+        }
+        let learners = self.learners_max.map_or(1, |count| count as u64);
+        within("learners_max", learners, LEARNERS)
+    }
+
     pub fn apply(&self, config: &mut detkv_core::Config) {
         fn set<T: Copy>(field: &mut T, value: Option<T>) {
             *field = value.unwrap_or(*field);

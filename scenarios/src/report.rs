@@ -179,8 +179,8 @@ fn election_timeout_ms(scenario: &Scenario, profile: Profile) -> u64 {
     election.as_millis() as u64
 }
 
-/// What the scenario chose, for the first line of the story.
-pub fn options(scenario: &Scenario) -> BTreeMap<String, String> {
+/// What the scenario chose, for its page.
+fn options(scenario: &Scenario) -> BTreeMap<String, String> {
     let seconds = |d: Duration| format!("{:?}", d);
     BTreeMap::from([
         ("members".to_owned(), scenario.members.to_string()),

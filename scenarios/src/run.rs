@@ -121,6 +121,8 @@ async fn script(
             Workload::Maintainer(maintainer) => maintainer.start(&clients, end),
             Workload::MemberChanges(changes) => changes.start(&clients, end),
         }
+        let made = clients.next_number() - first;
+        assert_eq!(made, workload.clients(scenario.members), "faults name clients by number");
         notes.borrow_mut().groups.push((first..clients.next_number(), place));
     }
     handle.spawn(sample_buffers(handle.clone(), notes.clone(), end));

@@ -7,6 +7,8 @@ use std::time::Duration;
 use detkv_core::Instant;
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::within;
+
 /// How a node's clock differs from true time.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +18,16 @@ pub struct ClockModel {
     pub offset: Duration,
     /// Parts per million that it runs fast (or slow, if negative).
     pub drift_ppm: i32,
+}
+
+/// A tenth faster or slower: far beyond any crystal, and within what core is made for.
+pub const DRIFT_PPM_MAX: i32 = 100_000;
+
+impl ClockModel {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("drift_ppm", self.drift_ppm, -DRIFT_PPM_MAX..=DRIFT_PPM_MAX)
+    }
 }
 
 const MILLION: i128 = 1_000_000;

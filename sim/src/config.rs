@@ -7,8 +7,10 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
+use detkv_core::config::{WIRE_VERSION, WIRE_VERSION_MIN};
 use detkv_core::{Instant, Level, LogLine, MemberId, Profile};
 
+use crate::bounds::within;
 use crate::clock::ClockModel;
 use crate::cpu::CpuModel;
 use crate::disk::{DiskCounters, DiskModel};
@@ -61,6 +63,19 @@ pub struct MemberVersion {
 }
 
 impl MemberVersion {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let parts: Vec<&str> = self.version.split('.').collect();
+        let is_number = |part: &&str| part.parse::<u16>().is_ok();
+        if parts.len() != 3 || !parts.iter().all(is_number) {
+            return Err(format!(
+                "`version` is {:?}, expected three numbers such as \"3.5.0\"",
+                self.version
+            ));
+        }
+        within("wire", self.wire, WIRE_VERSION_MIN..=WIRE_VERSION)
+    }
+
     pub fn apply(&self, config: &mut detkv_core::Config) {
         config.version = self.version.clone();
         config.wire_version = self.wire;

@@ -4,10 +4,14 @@
 //! waits in its inbox. Reads and watch framing run on other cores: `readers` of them.
 //! The default figures are guesses of the right size; the real bench calibrates them.
 
+use std::ops::RangeInclusive;
+
 use detkv_core::Input;
 use detkv_core::event::Outputs;
 use detkv_core::pb::peer::frame::Body;
 use serde::{Deserialize, Serialize};
+
+use crate::bounds::within;
 
 /// Costs in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -63,7 +67,32 @@ impl Default for CpuModel {
     }
 }
 
+/// One piece of work takes a second at most.
+const COST_NS_MAX: u64 = 1_000_000_000;
+const READERS: RangeInclusive<u32> = 1..=1_024;
+
 impl CpuModel {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let costs = [
+            ("burst_ns", self.burst_ns),
+            ("frame_in_ns", self.frame_in_ns),
+            ("entry_ns", self.entry_ns),
+            ("request_ns", self.request_ns),
+            ("input_ns", self.input_ns),
+            ("apply_ns", self.apply_ns),
+            ("frame_out_ns", self.frame_out_ns),
+            ("output_ns", self.output_ns),
+            ("watch_ns", self.watch_ns),
+            ("watch_event_ns", self.watch_event_ns),
+            ("read_ns", self.read_ns),
+            ("read_row_ns", self.read_row_ns),
+            ("backend_row_ns", self.backend_row_ns),
+        ];
+        costs.iter().try_for_each(|(name, ns)| within(name, *ns, 0..=COST_NS_MAX))?;
+        within("readers", self.readers, READERS)
+    }
+
     /// Work is free: only disks and links take time.
     pub fn free() -> Self {
         Self {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Deserializer, Serializer};
 const UNITS: [(&str, u64); 5] =
     [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("s", 1_000_000_000), ("m", 60_000_000_000)];
 
+/// The longest that can be written, a week: sums and multiples of what is written fit into a clock of nanoseconds.
+pub const LONGEST: Duration = Duration::from_secs(10_000 * 60);
+
 /// Errors: says what was expected.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let expected = || format!("{text:?} is not a duration: expected such as \"4s\" or \"250ms\"");
@@ -16,7 +19,9 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| expected())?;
     let (_, ns) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(expected)?;
-    number.checked_mul(*ns).map(Duration::from_nanos).ok_or_else(expected)
+    let duration = number.checked_mul(*ns).map(Duration::from_nanos);
+    let too_long = || format!("{text:?} is too long: expected at most \"{}\"", format(LONGEST));
+    duration.filter(|duration| *duration <= LONGEST).ok_or_else(too_long)
 }
 
 /// The shortest exact form.
@@ -59,5 +64,14 @@ mod tests {
         {
             assert!(parse(text).expect_err("not a duration").contains("expected"), "{text}");
         }
+    }
+
+    #[test]
+    fn nothing_lasts_longer_than_a_week() {
+        assert_eq!(parse("10000m"), Ok(LONGEST));
+        assert_eq!(
+            parse("10001m"),
+            Err("\"10001m\" is too long: expected at most \"10000m\"".to_owned())
+        );
     }
 }

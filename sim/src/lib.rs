@@ -24,6 +24,7 @@
 //! | `kernel` | events in order of virtual time |
 //! | `world` | nodes and connections: the driver's loop around each member |
 //! | `disk`, `net`, `clock`, `cpu` | the models |
+//! | `bounds` | what a value of a model may be |
 //! | `fault` | one file per kind of fault |
 //! | `handle`, `exec` | the async side: scripts and clients |
 //! | `shell` | madsim around the run; the only file that names it |
@@ -33,6 +34,7 @@
 //! | `probe` | in-code faults and marks |
 //! | `client`, `history`, `check` | workloads, what they saw, what it must obey |
 
+pub mod bounds;
 pub mod check;
 pub mod client;
 pub mod clock;

@@ -3,6 +3,7 @@
 //! A stream is a function of (seed, node, purpose): a new draw in the network moves no draw of a disk.
 //! Samples use integer arithmetic and tables only: `exp`, `ln` and `pow` differ between C libraries.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -10,6 +11,8 @@ use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use crate::bounds::inside;
+use crate::duration;
 use crate::empirical::Empirical;
 
 /// The stream of `node` (0: none) for `purpose`. Its key is a hash of the triple.
@@ -71,6 +74,27 @@ pub struct Bucket {
 }
 
 impl Distribution {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        let order = |(low_name, low), (high_name, high): (&str, Duration)| {
+            if low <= high {
+                return Ok(());
+            }
+            let [low, high] = [low, high].map(duration::format);
+            Err(format!("`{low_name}` is {low}, expected at most `{high_name}`, {high}"))
+        };
+        match self {
+            Distribution::Constant(_) | Distribution::Empirical(_) => Ok(()),
+            Distribution::Uniform { min, max } => {
+                inside("uniform", order(("min", *min), ("max", *max)))
+            }
+            Distribution::Exponential { min, mean } => {
+                inside("exponential", order(("min", *min), ("mean", *mean)))
+            }
+            Distribution::Histogram(buckets) => check_buckets(buckets),
+        }
+    }
+
     pub fn constant(d: Duration) -> Self {
         Distribution::Constant(d)
     }
@@ -93,6 +117,27 @@ impl Distribution {
             Distribution::Histogram(buckets) => sample_histogram(buckets, rng),
         }
     }
+}
+
+/// Observations that all buckets may have together.
+const OBSERVATIONS: RangeInclusive<u64> = 1..=1 << 30;
+
+fn check_buckets(buckets: &[Bucket]) -> Result<(), String> {
+    for (place, pair) in (1..).zip(buckets.windows(2)) {
+        let [before, upper] = [pair[0].upper, pair[1].upper];
+        if before >= upper {
+            let [before, upper] = [before, upper].map(duration::format);
+            return Err(format!(
+                "`histogram[{place}]`: `upper` is {upper}, expected more than the one before, {before}"
+            ));
+        }
+    }
+    let all = buckets.iter().fold(0_u64, |all, bucket| all.saturating_add(bucket.count));
+    if !OBSERVATIONS.contains(&all) {
+        let (low, high) = (OBSERVATIONS.start(), OBSERVATIONS.end());
+        return Err(format!("`histogram`: `count` adds up to {all}, expected {low} to {high}"));
+    }
+    Ok(())
 }
 
 fn ns(d: Duration) -> u64 {

@@ -115,6 +115,10 @@ impl fmt::Debug for BackendJob {
 }
 
 impl BackendJob {
+    /// Everything that [`BackendJob::kind`] says.
+    pub const KINDS: [&str; 8] =
+        ["commit", "sync", "compact", "receive", "defrag", "hash", "load", "fail"];
+
     /// Writes through redb. Blocking; a real driver runs it on its backend thread.
     pub fn run(self) -> JobDone {
         let outcome = match self.work {
@@ -128,8 +132,7 @@ impl BackendJob {
         JobDone { outcome, epoch: self.epoch }
     }
 
-    /// What it is, for logs and CPU cost: "commit", "sync", "compact", "receive", "defrag", "hash",
-    /// "load", "fail".
+    /// What it is, for logs and CPU cost: one of [`BackendJob::KINDS`].
     pub fn kind(&self) -> &'static str {
         match &self.work {
             Work::Commit(commit) => match commit.purpose {

@@ -35,7 +35,8 @@ pub fn other_build(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     }
 }
 
-/// Every run to be checked: of one scenario, of `all`, or of the swarm.
+/// Every run to be checked: of one scenario, of `all` that are committed, variants and what the swarm found included, or
+/// of the swarm. None is shortened.
 pub fn jobs(
     scenario: &str,
     sets: &[String],
@@ -99,4 +100,21 @@ pub fn leak_zoo() -> anyhow::Result<End> {
     let all = zoo::LEAKS.len();
     println!("{} leak zoo: {right}/{all} as stated", if right == all { "PASS" } else { "FAIL" });
     Ok(if right == all { End::Pass } else { End::Fail })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn all_are_the_scenarios_their_variants_and_what_the_swarm_found() {
+        let list = jobs("all", &[], &(0..1), None).expect("they are right");
+        let checked: BTreeSet<String> = list.iter().map(|job| job.scenario.clone()).collect();
+        let names = library::names().into_iter();
+        assert_eq!(checked, names.chain(library::repros().map(str::to_owned)).collect());
+        let runs = list.iter().filter(|job| job.scenario == "slow-disk-etcd-7312").count();
+        assert_eq!(runs, 2, "in both profiles");
+    }
 }

@@ -8,7 +8,7 @@ use super::{End, job, parallel, profiles, this_binary, write_file, write_json};
 use crate::child::Job;
 use crate::library::Source;
 use crate::scenario::Profile;
-use crate::{swarm, sweep};
+use crate::{chosen, swarm, sweep};
 
 pub fn sweep(
     source: &Source,
@@ -90,6 +90,7 @@ pub fn swarm(
     );
     let totals = swarm::swarm(&this_binary()?, seeds, parallel(jobs))?;
     totals.lines().iter().for_each(|line| println!("{line}"));
+    failed(&totals).iter().for_each(|line| println!("{line}"));
     let again =
         format!("cargo run --release --bin detkv-sim -- swarm --seeds {first}..{}", last + 1);
     let report = totals.report(again.clone());
@@ -107,4 +108,43 @@ pub fn swarm(
     println!("{verdict} {} of {} runs failed", totals.failed, totals.runs);
     println!("again: {again}");
     Ok(if totals.failed == 0 && unmarked == 0 { End::Pass } else { End::Fail })
+}
+
+/// Runs whose options are printed; `run swarm --seed` prints those of any.
+const FAILED_SHOWN: usize = 20;
+
+/// What each failed run had drawn.
+fn failed(totals: &swarm::Totals) -> Vec<String> {
+    let failed: Vec<u64> =
+        totals.each.iter().filter(|run| run.failed).map(|run| run.seed).collect();
+    let shown = failed.iter().take(FAILED_SHOWN).flat_map(|seed| {
+        let chosen = chosen::lines(&swarm::draw(*seed).text);
+        let chosen = chosen.into_iter().map(|line| format!("    {line}"));
+        [format!("  seed {seed} drew")].into_iter().chain(chosen).collect::<Vec<_>>()
+    });
+    let mut lines: Vec<String> = shown.collect();
+    if failed.len() > FAILED_SHOWN {
+        lines.push(format!("  and {} more", failed.len() - FAILED_SHOWN));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::swarm::{Outcome, Totals};
+
+    #[test]
+    fn options_stand_beside_each_failed_run_and_no_other() {
+        let mut totals = Totals::default();
+        for seed in 0..3 {
+            let failures =
+                if seed == 1 { vec!["state: hashes differ: here".to_owned()] } else { Vec::new() };
+            totals.add(Outcome { seed, failures, ..Outcome::default() });
+        }
+        let lines = failed(&totals);
+        assert_eq!(lines[0], "  seed 1 drew");
+        assert!(lines[1].starts_with("    buggify="), "{}", lines[1]);
+        assert!(!lines.iter().any(|line| line.contains("seed 0") || line.contains("seed 2")));
+    }
 }

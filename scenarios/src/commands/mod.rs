@@ -107,7 +107,7 @@ pub fn dispatch(command: Command) -> Result<End, Failure> {
 }
 
 fn list() -> anyhow::Result<End> {
-    for Source { scenario, .. } in library::all()? {
+    for Source { scenario, .. } in library::own()? {
         let profiles: Vec<String> = scenario.profiles.iter().map(ToString::to_string).collect();
         println!("{:<18}{} ({})", scenario.name, scenario.about, profiles.join(", "));
     }
@@ -115,6 +115,7 @@ fn list() -> anyhow::Result<End> {
     let variants: Vec<&str> =
         names.iter().map(String::as_str).filter(|name| library::is_variant(name)).collect();
     println!("variants: {}", variants.join(", "));
+    println!("found by the swarm: {}", library::repros().collect::<Vec<_>>().join(", "));
     Ok(End::Pass)
 }
 

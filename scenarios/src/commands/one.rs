@@ -9,7 +9,7 @@ use super::{End, job, profiles, this_binary, write_file, write_json};
 use crate::child::{self, Job};
 use crate::library::Source;
 use crate::scenario::Profile;
-use crate::{report, story};
+use crate::{chosen, story};
 
 /// Where `run` writes.
 pub struct Outputs {
@@ -29,9 +29,7 @@ pub fn run(
     let profiles = profiles(source, only);
     println!("{}: {}", source.scenario.name, source.scenario.about);
     println!("seed {seed}");
-    for (name, value) in report::options(&source.scenario) {
-        println!("  {name} = {value}");
-    }
+    chosen::lines(&source.text).iter().for_each(|line| println!("  {line}"));
     let mut reports: Vec<RunReport> = Vec::new();
     for profile in &profiles {
         let trace_file = outputs.trace.as_deref().map(|path| {

@@ -1,7 +1,9 @@
 //! A `[[fault]]`: what, and when.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use detkv_sim_world::bounds::within;
 use detkv_sim_world::fault::Fault;
 use serde::Deserialize;
 use toml::Table;
@@ -41,6 +43,9 @@ struct FaultTimes {
 
 pub const FAULT_TIMES: [&str; 5] = ["at", "every", "times", "jitter", "restart_after"];
 
+/// How often one entry of the schedule comes.
+const TIMES: RangeInclusive<u32> = 1..=10_000;
+
 fn once() -> u32 {
     1
 }
@@ -51,22 +56,30 @@ pub fn own_keys(kind: &str) -> Vec<&'static str> {
     kinds.flat_map(|info| info.parameters).map(|parameter| parameter.name).collect()
 }
 
+impl FaultPlan {
+    /// Errors: what is wrong, and what was expected.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.fault.check()?;
+        within("times", self.times, TIMES)?;
+        if self.times > 1 && self.every.is_zero() {
+            return Err("`times` needs `every`, the time between repetitions".to_owned());
+        }
+        if self.restart_after.is_some()
+            && !matches!(self.fault, Fault::Kill(_) | Fault::PowerLoss(_))
+        {
+            return Err("`restart_after` goes with `kill` and `power-loss` only".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Errors: a key or a value that no fault has.
 pub(super) fn fault_plan(mut entry: Table) -> Result<FaultPlan, String> {
     let own = own_keys(entry.get("kind").and_then(toml::Value::as_str).unwrap_or_default());
     let keys = FAULT_TIMES.iter().filter(|key| !own.contains(key));
     let times: Table = keys.filter_map(|key| entry.remove_entry(*key)).collect();
     let times: FaultTimes = from_entry(times)?;
     let fault: Fault = from_entry(entry)?;
-    fault.check()?;
-    if times.times == 0 {
-        return Err("`times` is 0, expected at least 1".to_owned());
-    }
-    if times.times > 1 && times.every.is_none_or(|every| every.is_zero()) {
-        return Err("`times` needs `every`, the time between repetitions".to_owned());
-    }
-    if times.restart_after.is_some() && !matches!(fault, Fault::Kill(_) | Fault::PowerLoss(_)) {
-        return Err("`restart_after` goes with `kill` and `power-loss` only".to_owned());
-    }
     Ok(FaultPlan {
         at: times.at,
         every: times.every.unwrap_or_default(),

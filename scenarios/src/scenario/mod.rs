@@ -1,9 +1,12 @@
 //! A scenario file: what it may say, and reading it with errors that point at the place.
 //!
 //! `scenarios/README.md` is the vocabulary for people; this is the same for the compiler. `parse` reads a file,
-//! `workload` and `fault` its two kinds of entries.
+//! `workload` and `fault` its two kinds of entries, `names` looks whom they name. What a value may be, each model checks.
 
+#[cfg(test)]
+mod bad_values;
 mod fault;
+mod names;
 mod parse;
 #[cfg(test)]
 mod tests;

@@ -1,25 +1,27 @@
 //! The text of a file becomes a scenario, or an error that points at the place.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use detkv_sim_world::MemberVersion;
+use detkv_sim_world::bounds::{SHORTEST, inside, time_within};
 use detkv_sim_world::clock::ClockModel;
 use detkv_sim_world::cpu::CpuModel;
 use detkv_sim_world::disk::DiskModel;
+use detkv_sim_world::duration::LONGEST;
 use detkv_sim_world::net::NetModel;
 use detkv_sim_world::prometheus::ParseError;
 use serde::Deserialize;
 use toml::{Spanned, Table};
 
 use super::fault::fault_plan;
-use super::workload::check_workload;
-use super::{Profile, ReadFile, Scenario, from_entry};
+use super::names::Cast;
+use super::{FaultPlan, Profile, ReadFile, Scenario, Workload, from_entry};
 use crate::expect::Expect;
 use crate::figures;
 use crate::options::MembersOptions;
-use crate::place::{ScenarioError, error_at, find_cause};
+use crate::place::{ScenarioError, Step, error_at, find_cause, find_key};
 
 /// The file as it is written.
 #[derive(Deserialize)]
@@ -76,6 +78,9 @@ fn half_a_minute() -> Duration {
     Duration::from_secs(30)
 }
 
+/// A week of load would be simulated in days.
+const LOADS: RangeInclusive<Duration> = SHORTEST..=LONGEST;
+
 impl Scenario {
     /// Reads the text of a file. `path` is what errors call it.
     pub fn parse(
@@ -84,64 +89,33 @@ impl Scenario {
         text: &str,
         read: ReadFile<'_>,
     ) -> Result<Self, ScenarioError> {
-        let at = |span: Range<usize>, message: String| error_at(path, text, span, message);
+        let source = Source { path, text };
         let file: File = toml::from_str(text).map_err(|error| {
-            at(error.span().unwrap_or(0..0), error.message().trim_end().to_owned())
+            source.error(error.span().unwrap_or(0..0), error.message().trim_end().to_owned())
         })?;
-        if !matches!(file.members.get_ref(), 1 | 3 | 5 | 7) {
-            return Err(at(file.members.span(), "expected 1, 3, 5 or 7 members".to_owned()));
-        }
-        if file.profiles.get_ref().is_empty() {
-            let message = "expected at least one of \"coupled\", \"decoupled\"".to_owned();
-            return Err(at(file.profiles.span(), message));
-        }
-        let workload = |entry: &Spanned<Table>| {
-            let workload = from_entry(entry.get_ref().clone())
-                .and_then(|workload| check_workload(&workload).map(|()| workload));
-            workload.map_err(|message| at(find_cause(text, entry.span(), &message), message))
-        };
-        let fault = |entry: &Spanned<Table>| {
-            fault_plan(entry.get_ref().clone())
-                .map_err(|message| at(find_cause(text, entry.span(), &message), message))
-        };
+        source.check_cluster(&file)?;
+        source.check_models(&file)?;
+        let workloads = file.workload.iter().enumerate();
+        let workloads: Vec<Workload> = workloads
+            .map(|(place, entry)| source.workload(place, entry))
+            .collect::<Result<_, _>>()?;
+        let faults = file.fault.iter().enumerate();
+        let faults: Vec<FaultPlan> =
+            faults.map(|(place, entry)| source.fault(place, entry)).collect::<Result<_, _>>()?;
         let members = *file.members.get_ref();
-        let by_member = |name: &str| {
-            let number = name.strip_prefix('m').and_then(|digits| digits.parse::<u64>().ok());
-            number.filter(|number| (1..=members).contains(number)).ok_or_else(|| {
-                let message = format!("{name:?} is no member: expected \"m1\" to \"m{members}\"");
-                at(find_cause(text, 0..text.len(), &message), message)
-            })
-        };
+        source.check_names(&file, Cast::new(members, &workloads, &faults))?;
         let mut files = BTreeMap::new();
-        let mut resolve = |mut disk: DiskModel| {
-            resolve_model(&mut disk, read, &mut files).map_err(|error| match error {
-                ModelError::Mention(message) => {
-                    at(find_cause(text, 0..text.len(), &message), message)
-                }
-                ModelError::In(path, error) => {
-                    ScenarioError { path, line: error.line, column: 1, message: error.message }
-                }
-            })?;
-            Ok(disk)
-        };
+        let mut resolve = |disk| source.resolve(disk, read, &mut files);
         let disk = resolve(file.disk)?;
-        let disks =
-            file.disks.into_iter().map(|(name, disk)| Ok((by_member(&name)?, resolve(disk)?)));
+        let disks = file.disks.into_iter();
+        let disks = disks.map(|(name, disk)| Ok((source.member(&name, members)?, resolve(disk)?)));
         let disks = disks.collect::<Result<_, _>>()?;
-        let member = file.member.map_or(Ok(MembersOptions::default()), |table| {
-            MembersOptions::read(table.get_ref().clone()).map_err(|message| {
-                at(find_cause(text, table.span().start..text.len(), &message), message)
-            })
-        });
         let show = file.show.map(|names| {
             let named = names.iter().map(|name| {
-                figures::find(name.get_ref()).map_err(|message| at(name.span(), message))
+                figures::find(name.get_ref()).map_err(|message| source.error(name.span(), message))
             });
             named.collect::<Result<Vec<_>, _>>()
         });
-        let cpus = file.cpus.into_iter().map(|(name, cpu)| Ok((by_member(&name)?, cpu)));
-        let versions = file.versions.into_iter().map(|(name, v)| Ok((by_member(&name)?, v)));
-        let clocks = file.clocks.into_iter().map(|(name, clock)| Ok((by_member(&name)?, clock)));
         Ok(Self {
             name: name.to_owned(),
             about: file.about,
@@ -150,21 +124,170 @@ impl Scenario {
             warm_up: file.warm_up,
             duration: file.duration,
             converge: file.converge,
-            member: member?,
+            member: source.member_options(file.member)?,
             disk,
             disks,
             net: file.net,
             cpu: file.cpu,
-            cpus: cpus.collect::<Result<_, _>>()?,
-            clocks: clocks.collect::<Result<_, _>>()?,
-            versions: versions.collect::<Result<_, _>>()?,
+            cpus: source.by_member(file.cpus, members)?,
+            clocks: source.by_member(file.clocks, members)?,
+            versions: source.by_member(file.versions, members)?,
             buggify: file.buggify,
-            workloads: file.workload.iter().map(workload).collect::<Result<_, _>>()?,
-            faults: file.fault.iter().map(fault).collect::<Result<_, _>>()?,
+            workloads,
+            faults,
             show: show.transpose()?.unwrap_or_else(|| file.expect.named()),
             expect: file.expect,
             files,
         })
+    }
+}
+
+/// The text that is read, and what errors call it.
+#[derive(Clone, Copy)]
+struct Source<'t> {
+    path: &'t str,
+    text: &'t str,
+}
+
+impl Source<'_> {
+    fn error(self, span: Range<usize>, message: String) -> ScenarioError {
+        error_at(self.path, self.text, span, message)
+    }
+
+    /// What a check of the part of the file at `section` said, at the key that it names.
+    fn checked(
+        self,
+        section: &[Step<'_>],
+        checked: Result<(), String>,
+    ) -> Result<(), ScenarioError> {
+        checked.map_err(|message| {
+            let span = find_key(self.text, section, &message).unwrap_or(0..0);
+            self.error(span, message)
+        })
+    }
+
+    fn check_cluster(self, file: &File) -> Result<(), ScenarioError> {
+        if !matches!(file.members.get_ref(), 1 | 3 | 5 | 7) {
+            return Err(self.error(file.members.span(), "expected 1, 3, 5 or 7 members".to_owned()));
+        }
+        let profiles = file.profiles.get_ref();
+        if profiles.is_empty() || profiles.len() > BTreeSet::from_iter(profiles).len() {
+            let message = "expected \"coupled\", \"decoupled\" or both, each once".to_owned();
+            return Err(self.error(file.profiles.span(), message));
+        }
+        self.checked(&[], time_within("duration", file.duration, LOADS))?;
+        self.checked(&[], time_within("converge", file.converge, LOADS))
+    }
+
+    fn check_models(self, file: &File) -> Result<(), ScenarioError> {
+        use Step::Key;
+        self.checked(&[Key("net")], file.net.check())?;
+        self.checked(&[Key("disk")], file.disk.check())?;
+        self.checked(&[Key("cpu")], file.cpu.check())?;
+        for (name, disk) in &file.disks {
+            self.checked(&[Key("disks"), Key(name)], disk.check())?;
+        }
+        for (name, cpu) in &file.cpus {
+            self.checked(&[Key("cpus"), Key(name)], cpu.check())?;
+        }
+        for (name, clock) in &file.clocks {
+            self.checked(&[Key("clocks"), Key(name)], clock.check())?;
+        }
+        for (name, version) in &file.versions {
+            self.checked(&[Key("versions"), Key(name)], version.check())?;
+        }
+        Ok(())
+    }
+
+    /// Members and clients that are named are there.
+    fn check_names(self, file: &File, cast: Cast) -> Result<(), ScenarioError> {
+        use Step::{Entry, Key};
+        for (place, entry) in file.workload.iter().enumerate() {
+            // `clients` of a load are how many there are.
+            let mut entry = entry.get_ref().clone();
+            entry.remove("clients");
+            self.checked(&[Key("workload"), Entry(place)], cast.check(&entry))?;
+        }
+        for (place, entry) in file.fault.iter().enumerate() {
+            self.checked(&[Key("fault"), Entry(place)], cast.check(entry.get_ref()))?;
+        }
+        for (place, (from, to, _)) in file.net.links.iter().enumerate() {
+            let checked = cast.check_member(*from).and_then(|()| cast.check_member(*to));
+            self.checked(&[Key("net")], inside(&format!("links[{place}]"), checked))?;
+        }
+        Ok(())
+    }
+
+    fn workload(self, place: usize, entry: &Spanned<Table>) -> Result<Workload, ScenarioError> {
+        let workload: Workload = from_entry(entry.get_ref().clone()).map_err(|message| {
+            self.error(find_cause(self.text, entry.span(), &message), message)
+        })?;
+        self.checked(&[Step::Key("workload"), Step::Entry(place)], workload.check())?;
+        Ok(workload)
+    }
+
+    fn fault(self, place: usize, entry: &Spanned<Table>) -> Result<FaultPlan, ScenarioError> {
+        let plan = fault_plan(entry.get_ref().clone()).map_err(|message| {
+            self.error(find_cause(self.text, entry.span(), &message), message)
+        })?;
+        self.checked(&[Step::Key("fault"), Step::Entry(place)], plan.check())?;
+        Ok(plan)
+    }
+
+    fn member(self, name: &str, members: u64) -> Result<u64, ScenarioError> {
+        let number = name.strip_prefix('m').and_then(|digits| digits.parse::<u64>().ok());
+        number.filter(|number| (1..=members).contains(number)).ok_or_else(|| {
+            let message = format!("{name:?} is no member: expected \"m1\" to \"m{members}\"");
+            self.error(find_cause(self.text, 0..self.text.len(), &message), message)
+        })
+    }
+
+    fn by_member<T>(
+        self,
+        named: BTreeMap<String, T>,
+        members: u64,
+    ) -> Result<BTreeMap<u64, T>, ScenarioError> {
+        named.into_iter().map(|(name, of)| Ok((self.member(&name, members)?, of))).collect()
+    }
+
+    fn member_options(
+        self,
+        table: Option<Spanned<Table>>,
+    ) -> Result<MembersOptions, ScenarioError> {
+        let Some(table) = table else { return Ok(MembersOptions::default()) };
+        let options = MembersOptions::read(table.get_ref().clone()).map_err(|message| {
+            let span = table.span().start..self.text.len();
+            self.error(find_cause(self.text, span, &message), message)
+        })?;
+        options.check().map_err(|(profile, message)| {
+            let name = profile.to_string();
+            let own = table.get_ref().get(&name).and_then(toml::Value::as_table);
+            // What a profile says otherwise stands for it.
+            let is_own = own.is_some_and(|own| own.keys().any(|key| message.contains(key)));
+            let section = [Step::Key("member"), Step::Key(&name)];
+            let section = if is_own { &section[..] } else { &section[..1] };
+            let span = find_key(self.text, section, &message).unwrap_or(0..0);
+            self.error(span, message)
+        })?;
+        Ok(options)
+    }
+
+    /// The disk with the histogram of the file that it names.
+    fn resolve(
+        self,
+        mut disk: DiskModel,
+        read: ReadFile<'_>,
+        files: &mut BTreeMap<String, String>,
+    ) -> Result<DiskModel, ScenarioError> {
+        resolve_model(&mut disk, read, files).map_err(|error| match error {
+            ModelError::Mention(message) => {
+                self.error(find_cause(self.text, 0..self.text.len(), &message), message)
+            }
+            ModelError::In(path, error) => {
+                ScenarioError { path, line: error.line, column: 1, message: error.message }
+            }
+        })?;
+        Ok(disk)
     }
 }
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::Scenario;
 use crate::place::ScenarioError;
 
-const HEAD: &str = "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\n";
+pub(super) const HEAD: &str = "about = \"a test\"\nprofiles = [\"coupled\"]\nduration = \"5s\"\n";
 
-fn parse(text: &str) -> Result<Scenario, ScenarioError> {
+pub(super) fn parse(text: &str) -> Result<Scenario, ScenarioError> {
     let histogram = "x_seconds_bucket{le=\"1\"} 5\nx_seconds_bucket{le=\"+Inf\"} 5\n";
     Scenario::parse("t", "t.toml", text, &|path| match path {
         "good.prom" => Ok(histogram.to_owned()),

@@ -25,43 +25,35 @@ pub enum Workload {
     MemberChanges(MemberChanges),
 }
 
-/// What would make a workload panic or do nothing.
-pub(super) fn check_workload(workload: &Workload) -> Result<(), String> {
-    let (clients, rate, keys, in_flight) = match workload {
-        Workload::PutLoad(w) => (w.clients, w.puts_per_sec, w.keys, w.in_flight),
-        Workload::Mixed(w) => (w.clients, w.calls_per_sec, w.keys, w.in_flight),
-        Workload::Robustness(w) => (1, 1, w.keys, 1),
-        Workload::Kubernetes(w) => (w.writers, w.writes_per_sec, w.objects, w.readers),
-        Workload::KeepAlive(w) => (w.clients, w.leases, w.ttl_secs, w.renewals),
-        Workload::Bursts(w) => (1, w.puts, w.keys, u32::from(!w.every.is_zero())),
-        Workload::Script(w) => (w.steps.len() as u32, 1, 1, 1),
-        Workload::OneByOne(w) => (w.clients, 1, w.keys, 1),
-        Workload::Watcher(w) => (w.clients, 1, 1, 1),
-        Workload::SlowWatcher(w) => (w.clients, 1, 1, 1),
-        Workload::Compactor(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
-        Workload::Maintainer(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
-        Workload::MemberChanges(w) => (1, 1, 1, u32::from(!w.every.is_zero())),
-    };
-    for (value, name) in [
-        (clients, "clients`, `steps` or `writers"),
-        (rate, "puts_per_sec`, `calls_per_sec`, `writes_per_sec`, `leases` or `puts"),
-        (keys, "keys`, `objects` or `ttl_secs"),
-        (in_flight, "in_flight`, `every`, `readers` or `renewals"),
-    ] {
-        if value == 0 {
-            return Err(format!("`{name}` is 0, expected at least 1"));
+/// Calls what every workload has by this name.
+macro_rules! each {
+    ($workload:expr, $own:ident => $call:expr) => {
+        match $workload {
+            Workload::PutLoad($own) => $call,
+            Workload::Mixed($own) => $call,
+            Workload::Robustness($own) => $call,
+            Workload::Kubernetes($own) => $call,
+            Workload::KeepAlive($own) => $call,
+            Workload::Bursts($own) => $call,
+            Workload::OneByOne($own) => $call,
+            Workload::Script($own) => $call,
+            Workload::Watcher($own) => $call,
+            Workload::SlowWatcher($own) => $call,
+            Workload::Compactor($own) => $call,
+            Workload::Maintainer($own) => $call,
+            Workload::MemberChanges($own) => $call,
         }
-    }
-    let has_calls = |w: &Mixed| serde_json::to_value(w.weights).is_ok_and(|w| sum(&w) > 0);
-    let none = || Err("`weights` are all 0, expected at least one call".to_owned());
-    match workload {
-        Workload::Mixed(mixed) if !has_calls(mixed) => none(),
-        Workload::Robustness(mix) if !mix.has_requests() => none(),
-        Workload::MemberChanges(changes) if !changes.has_changes() => none(),
-        _ => Ok(()),
-    }
+    };
 }
 
-fn sum(weights: &serde_json::Value) -> u64 {
-    weights.as_object().map_or(0, |w| w.values().filter_map(serde_json::Value::as_u64).sum())
+impl Workload {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        each!(self, own => own.check())
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, members: u64) -> u32 {
+        each!(self, own => own.clients(members))
+    }
 }

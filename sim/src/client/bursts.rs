@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Values, key};
 use super::{Client, Clients};
+use crate::bounds::{INTERVALS, KEYS, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, within};
 
 /// One client that sends `puts` puts at once, again and again.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -37,6 +38,21 @@ impl Default for Bursts {
 }
 
 impl Bursts {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        time_within("every", self.every, INTERVALS)?;
+        at_least("puts", self.puts, 1)?;
+        tasks("puts", 1, self.puts)?;
+        within("keys", self.keys, KEYS)?;
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        1
+    }
+
     /// Bursts until `end`.
     pub fn start(&self, clients: &Clients, end: Instant) {
         let client = clients.roaming(0, self.timeout);

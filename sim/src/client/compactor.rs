@@ -8,6 +8,7 @@ use detkv_core::pb::etcdserverpb as pb;
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Clients};
+use crate::bounds::{INTERVALS, TIMEOUTS, time_within};
 use crate::handle::Reply;
 
 /// One client that compacts everything older than `keep` revisions.
@@ -29,6 +30,17 @@ impl Default for Compactor {
 }
 
 impl Compactor {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        time_within("every", self.every, INTERVALS)?;
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        1
+    }
+
     pub fn start(&self, clients: &Clients, end: Instant) {
         let client = clients.roaming(0, self.timeout);
         clients.spawn(compact(client, self.clone(), end));

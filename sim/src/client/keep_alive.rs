@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Values, key};
 use super::{Client, Clients};
+use crate::bounds::{CLIENTS, TIMEOUTS, TTL_SECS, at_least, tasks, time_within, within};
 use crate::handle::Reply;
 
+/// Keys of one lease.
+const KEYS_MAX: u32 = 10_000;
 const PREFIX: &str = "leased";
 
 /// Clients that hold `leases` leases each, one task per lease.
@@ -45,6 +48,22 @@ impl Default for KeepAlive {
 }
 
 impl KeepAlive {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)?;
+        at_least("leases", self.leases, 1)?;
+        tasks("leases", self.clients, self.leases)?;
+        within("ttl_secs", self.ttl_secs, TTL_SECS)?;
+        within("keys", self.keys, 0..=KEYS_MAX)?;
+        at_least("renewals", self.renewals, 1)?;
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Until `end`; leases that live then are let go.
     pub fn start(&self, clients: &Clients, end: Instant) {
         for n in 0..self.clients {

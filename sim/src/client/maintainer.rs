@@ -8,6 +8,7 @@ use detkv_core::pb::etcdserverpb::{self as pb, AlarmType, alarm_request::AlarmAc
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Clients};
+use crate::bounds::{INTERVALS, TIMEOUTS, time_within};
 use crate::handle::Reply;
 
 /// One round every `every`: all members are defragmented in turn. If there is a NOSPACE alarm, the whole past
@@ -31,6 +32,17 @@ impl Default for Maintainer {
 }
 
 impl Maintainer {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        time_within("every", self.every, INTERVALS)?;
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, members: u64) -> u32 {
+        members as u32
+    }
+
     pub fn start(&self, clients: &Clients, end: Instant) {
         let operators = clients.handle().members().into_iter();
         let operators = operators.map(|member| clients.pinned(member, self.timeout)).collect();

@@ -2,6 +2,7 @@
 //!
 //! Unlike the `add-member` … faults it is a client: every call is in the history, one change after the other.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use detkv_core::api::Request;
@@ -10,12 +11,16 @@ use detkv_core::{Instant, MemberId};
 use serde::{Deserialize, Serialize};
 
 use super::{BACK_OFF_MIN, Client, Clients};
+use crate::bounds::{INTERVALS, TIMEOUTS, time_within, weights, within};
 use crate::handle::Reply;
 use crate::history::Failure;
 use crate::world::peer_url;
 
 /// A change that was queued somewhere is dropped by then: a member's own limit, 5 s and two election timeouts.
 const SETTLED: Duration = Duration::from_secs(15);
+
+/// Members of a cluster that is changed; etcd's own have seven at most.
+const MEMBERS_MAX: RangeInclusive<u32> = 1..=50;
 
 /// One client that makes a change every `every`, ± 50 %. It removes voters only while there are more than the cluster
 /// began with, so that the majority that faults leave alone stays one.
@@ -57,9 +62,23 @@ impl Default for MemberChanges {
 }
 
 impl MemberChanges {
-    pub fn has_changes(&self) -> bool {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        time_within("every", self.every, INTERVALS)?;
+        within("members_max", self.members_max, MEMBERS_MAX)?;
+        time_within("timeout", self.timeout, TIMEOUTS)?;
         let ChangeWeights { add, promote, remove, move_leader } = self.weights;
-        [add, promote, remove, move_leader].iter().any(|weight| *weight > 0)
+        weights(&[
+            ("add", add),
+            ("promote", promote),
+            ("remove", remove),
+            ("move_leader", move_leader),
+        ])
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        1
     }
 
     /// Until `end`; a member that may have been added then is started still.

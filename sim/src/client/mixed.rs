@@ -16,6 +16,9 @@ use super::requests::{self, op};
 use super::values::{Values, key};
 use super::watcher::prefix_range;
 use super::{Client, Clients, Pace};
+use crate::bounds::{
+    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, weights, within,
+};
 use crate::handle::Reply;
 
 /// Tries of a read before the client gives up.
@@ -87,6 +90,34 @@ impl Default for Mixed {
 }
 
 impl Mixed {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)?;
+        within("calls_per_sec", self.calls_per_sec, RATES)?;
+        within("keys", self.keys, KEYS)?;
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        time_within("timeout", self.timeout, TIMEOUTS)?;
+        at_least("in_flight", self.in_flight, 1)?;
+        tasks("in_flight", self.clients, self.in_flight)?;
+        let w = self.weights;
+        weights(&[
+            ("put", w.put),
+            ("get", w.get),
+            ("stale_get", w.stale_get),
+            ("range", w.range),
+            ("past", w.past),
+            ("delete", w.delete),
+            ("guarded", w.guarded),
+            ("multi", w.multi),
+            ("lease", w.lease),
+        ])
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Calls until `end`.
     pub fn start(&self, clients: &Clients, end: Instant) {
         let interval = Duration::from_secs(1) * self.clients.max(1) / self.calls_per_sec.max(1);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Values, key};
 use super::{Client, Clients};
+use crate::bounds::{CLIENTS, KEYS, TIMEOUTS, VALUE_BYTES, time_within, within};
 use crate::fault::Target;
 use crate::handle::Handle;
 
@@ -55,6 +56,19 @@ impl Default for OneByOne {
 }
 
 impl OneByOne {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)?;
+        within("keys", self.keys, KEYS)?;
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Calls until `end`.
     pub fn start(&self, clients: &Clients, end: Instant) {
         let member = self.node.and_then(|node| resolve(clients.handle(), node));

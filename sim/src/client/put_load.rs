@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Values, key};
 use super::{Client, Clients, Pace};
+use crate::bounds::{
+    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, within,
+};
 
 /// Clients that put at a steady rate, come what may.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -44,6 +47,22 @@ impl Default for PutLoad {
 }
 
 impl PutLoad {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)?;
+        within("puts_per_sec", self.puts_per_sec, RATES)?;
+        within("keys", self.keys, KEYS)?;
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        time_within("timeout", self.timeout, TIMEOUTS)?;
+        at_least("in_flight", self.in_flight, 1)?;
+        tasks("in_flight", self.clients, self.in_flight)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Puts until `end`.
     pub fn start(&self, clients: &Clients, end: Instant) {
         let members = clients.handle().members();

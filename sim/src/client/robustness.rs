@@ -14,6 +14,7 @@ use super::requests::{delete_op, get, guarded, header_revision, put_op, revision
 use super::values::{Values, key};
 use super::watcher::prefix_range;
 use super::{Client, Clients, Pace};
+use crate::bounds::{KEYS, TIMEOUTS, VALUE_BYTES, time_within, weights, within};
 use crate::handle::Reply;
 
 const PREFIX: &str = "rob";
@@ -133,15 +134,39 @@ impl Default for Robustness {
 }
 
 impl Robustness {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("keys", self.keys, KEYS)?;
+        within("large_put_bytes", self.large_put_bytes, VALUE_BYTES)?;
+        time_within("timeout", self.timeout, TIMEOUTS)?;
+        let w = self.weights;
+        weights(&[
+            ("get", w.get),
+            ("list", w.list),
+            ("stale_get", w.stale_get),
+            ("stale_list", w.stale_list),
+            ("put", w.put),
+            ("large_put", w.large_put),
+            ("delete", w.delete),
+            ("multi_op_txn", w.multi_op_txn),
+            ("compare_and_set", w.compare_and_set),
+            ("put_with_lease", w.put_with_lease),
+            ("lease_revoke", w.lease_revoke),
+            ("compact", w.compact),
+            ("defragment", w.defragment),
+        ])
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.shape().0
+    }
+
     fn shape(&self) -> (u32, u32) {
         match self.traffic {
             Traffic::Low => (8, 150),
             Traffic::High => (12, 800),
         }
-    }
-
-    pub fn has_requests(&self) -> bool {
-        self.weights.all().iter().any(|(_, weight)| *weight > 0)
     }
 
     /// Requests until `end`.

@@ -1,5 +1,6 @@
 //! One client that does what it is told, step by step: what an operator does, and what provokes him.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::values::{Values, key};
 use super::watcher::prefix_range;
 use super::{BACK_OFF_MIN, Client, Clients};
+use crate::bounds::{TIMEOUTS, VALUE_BYTES, inside, time_within, within};
 use crate::handle::Reply;
 use crate::history::Failure;
 
@@ -85,7 +87,33 @@ pub enum Action {
     Disarm,
 }
 
+/// How often a step is taken.
+const TIMES: RangeInclusive<u32> = 1..=100_000;
+
+impl Step {
+    fn check(&self) -> Result<(), String> {
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        within("times", self.times, TIMES)
+    }
+}
+
 impl Script {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        if self.steps.is_empty() {
+            return Err("`steps` is empty, expected at least 1".to_owned());
+        }
+        for (place, step) in self.steps.iter().enumerate() {
+            inside(&format!("steps[{place}]"), step.check())?;
+        }
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, members: u64) -> u32 {
+        1 + members as u32
+    }
+
     /// Does its steps; stops early at `end`.
     pub fn start(&self, clients: &Clients, end: Instant) {
         let roaming = clients.roaming(0, self.timeout);

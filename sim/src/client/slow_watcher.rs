@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::watcher::{Slow, Task};
 use super::{Clients, WatchProgress, Watcher};
+use crate::bounds::{CLIENTS, within};
 use crate::history::Event;
 
 /// Slow watchers of every key or a prefix. When the load ends they read at full speed.
@@ -43,6 +44,16 @@ impl Default for SlowWatcher {
 }
 
 impl SlowWatcher {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Watches from revision 1 until the run ends, slowly until `end`.
     pub fn start(&self, clients: &Clients, progress: &WatchProgress, end: Instant) {
         let (prefix, prev_kv, fragment) = (self.prefix.clone(), self.prev_kv, self.fragment);

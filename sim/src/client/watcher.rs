@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stream::{Next, OpenWatch};
 use super::{BACK_OFF_MIN, Client, Clients};
+use crate::bounds::{CLIENTS, within};
 
 /// Silence after which a watcher asks for a progress notice.
 const IDLE: Duration = Duration::from_millis(500);
@@ -68,6 +69,16 @@ impl WatchProgress {
 }
 
 impl Watcher {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("clients", self.clients, CLIENTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        self.clients
+    }
+
     /// Watches from revision 1 until the run ends.
     pub fn start(&self, clients: &Clients, progress: &WatchProgress) {
         let handle = clients.handle();

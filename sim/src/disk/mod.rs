@@ -11,6 +11,7 @@
 //! | `dir` | un-synced names of one directory |
 //! | `device` | the model: latency of syncs, queue, stalls |
 //! | `episodes` | good and bad periods of the device |
+//! | `limits` | what a model may say |
 //! | `rules` | what is to fail |
 //! | `backend` | a file as redb's storage |
 //!
@@ -34,6 +35,7 @@ mod device;
 mod dir;
 mod episodes;
 mod file;
+mod limits;
 mod rules;
 mod sparse;
 mod state;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::disk_rule::PATH;
-use super::kind::at_least_one;
 use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use crate::bounds::within;
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct BitRot {
 fn one() -> u32 {
     1
 }
+
+/// More would take the whole file.
+const BITS_MAX: u32 = 10_000;
 
 impl FaultKind for BitRot {
     const NAME: &'static str = "bit-rot";
@@ -48,7 +51,7 @@ impl FaultKind for BitRot {
         "node = \"follower\", path = \"*.wal\", bits = 3, duration = \"10s\"";
 
     fn check(&self) -> Result<(), String> {
-        at_least_one("bits", u64::from(self.bits))
+        within("bits", self.bits, 1..=BITS_MAX)
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {

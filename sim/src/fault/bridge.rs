@@ -28,7 +28,8 @@ impl FaultKind for Bridge {
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
         let member = world.node(node).id;
-        let others: Vec<u32> = (0..world.nodes.len() as u32).filter(|n| *n != node).collect();
+        let mut others = links::present(world);
+        others.retain(|other| *other != node);
         if others.len() < 2 {
             return Err("there is nothing to bridge".to_owned());
         }

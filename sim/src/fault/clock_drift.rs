@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use crate::bounds::within;
+use crate::clock::DRIFT_PPM_MAX as PPM_MAX;
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -15,9 +17,6 @@ pub struct ClockDrift {
     #[serde(with = "crate::duration")]
     pub duration: Duration,
 }
-
-/// A tenth faster or slower: far beyond any crystal, and within what core is made for.
-const PPM_MAX: i32 = 100_000;
 
 impl FaultKind for ClockDrift {
     const NAME: &'static str = "clock-drift";
@@ -31,10 +30,7 @@ impl FaultKind for ClockDrift {
     const EXAMPLE: &'static str = "node = \"leader\", ppm = -500, duration = \"30s\"";
 
     fn check(&self) -> Result<(), String> {
-        if self.ppm.checked_abs().is_some_and(|ppm| ppm <= PPM_MAX) {
-            return Ok(());
-        }
-        Err(format!("`ppm` is {}, expected -{PPM_MAX} to {PPM_MAX}", self.ppm))
+        within("ppm", self.ppm, -PPM_MAX..=PPM_MAX)
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {

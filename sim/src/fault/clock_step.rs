@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use crate::bounds::within;
+use crate::duration::LONGEST;
 use crate::world::World;
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -12,6 +14,9 @@ pub struct ClockStep {
     pub milliseconds: i64,
 }
 
+/// As far as any duration: every tick that a clock jumps over is one that the member makes up for.
+const FARTHEST_MS: i64 = LONGEST.as_millis() as i64;
+
 impl FaultKind for ClockStep {
     const NAME: &'static str = "clock-step";
     const FAMILY: Family = Family::Clock;
@@ -19,6 +24,10 @@ impl FaultKind for ClockStep {
     const PARAMETERS: &'static [Parameter] =
         &[NODE, Parameter::required("milliseconds", "number", "how far; negative is back")];
     const EXAMPLE: &'static str = "node = \"m2\", milliseconds = -500";
+
+    fn check(&self) -> Result<(), String> {
+        within("milliseconds", self.milliseconds, -FARTHEST_MS..=FARTHEST_MS)
+    }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;

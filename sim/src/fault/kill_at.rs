@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::at_least_one;
+use super::kind::{an_interval, at_least_one};
 use super::site::{Site, What, When};
 use super::{DURATION, Draw, Effect, Family, FaultKind, NODE, Parameter, Target};
+use crate::bounds::within;
 use crate::disk::DiskOp;
 use crate::rng::uniform;
 use crate::world::{ArmedSite, World};
@@ -36,6 +37,9 @@ fn one_second() -> Duration {
     Duration::from_secs(1)
 }
 
+/// Each is a start of the process.
+const REPEATS_MAX: u32 = 10_000;
+
 impl FaultKind for KillAt {
     const NAME: &'static str = "kill-at";
     const FAMILY: Family = Family::Process;
@@ -58,7 +62,8 @@ impl FaultKind for KillAt {
 
     fn check(&self) -> Result<(), String> {
         at_least_one("nth", u64::from(self.nth))?;
-        at_least_one("repeats", u64::from(self.repeats))
+        within("repeats", self.repeats, 1..=REPEATS_MAX)?;
+        an_interval("down", self.down)
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {

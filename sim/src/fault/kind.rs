@@ -7,6 +7,7 @@ use detkv_core::MemberId;
 use serde::Serialize;
 
 use super::Draw;
+use crate::bounds::{INTERVALS, time_within};
 use crate::duration;
 use crate::world::World;
 
@@ -155,6 +156,11 @@ pub struct KindInfo {
 /// Errors when `value` is zero.
 pub(super) fn at_least_one(name: &str, value: u64) -> Result<(), String> {
     if value == 0 { Err(format!("`{name}` is 0, expected at least 1")) } else { Ok(()) }
+}
+
+/// Errors when something would come again without time passing.
+pub(super) fn an_interval(name: &str, value: Duration) -> Result<(), String> {
+    time_within(name, value, INTERVALS)
 }
 
 /// Errors when a share is more than all.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::kind::at_least_one;
+use super::kind::an_interval;
 use super::links::{self, CLIENTS, Choice, DIRECTION, NODES, OneWay, PEERS};
 use super::{DURATION, Direction, Draw, Effect, Family, FaultKind, Parameter, Step, Target};
 use crate::rng::uniform;
@@ -48,8 +48,8 @@ impl FaultKind for LinkFlap {
         "nodes = [\"leader\"], down = \"800ms\", up = \"400ms\", duration = \"20s\"";
 
     fn check(&self) -> Result<(), String> {
-        at_least_one("down", self.down.as_nanos() as u64)?;
-        at_least_one("up", self.up.as_nanos() as u64)
+        an_interval("down", self.down)?;
+        an_interval("up", self.up)
     }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {

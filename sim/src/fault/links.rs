@@ -133,6 +133,12 @@ impl Choice<'_> {
     }
 }
 
+/// Nodes whose members have not been removed for good, by number.
+pub fn present(world: &World) -> Vec<u32> {
+    let nodes = world.nodes.iter().zip(0..);
+    nodes.filter(|(node, _)| !node.retired).map(|(_, place)| place).collect()
+}
+
 /// Cuts these directions of links for a while.
 pub fn cut(
     world: &mut World,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::kind::at_least_one;
 use super::{DURATION, Draw, Effect, Family, FaultKind, Parameter, Target};
 use crate::net::Endpoint;
 use crate::world::World;
@@ -56,6 +57,10 @@ impl FaultKind for Partition {
     ];
     const EXAMPLE: &'static str =
         "nodes = [\"leader\"], duration = \"10s\", direction = \"outgoing\"";
+
+    fn check(&self) -> Result<(), String> {
+        at_least_one("nodes", self.nodes.len() as u64)
+    }
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let inside: Vec<u32> =

@@ -34,15 +34,17 @@ impl FaultKind for Ring {
     const EXAMPLE: &'static str = "one_way = true, duration = \"10s\"";
 
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
-        let count = world.nodes.len() as u32;
-        let reaches = |a: u32, b: u32| {
+        let members = links::present(world);
+        let count = members.len();
+        // Of places in the ring.
+        let reaches = |a: usize, b: usize| {
             let next = (a + 1) % count == b;
             next || (!self.one_way && (b + 1) % count == a)
         };
         let pairs = (0..count).flat_map(|a| (0..count).map(move |b| (a, b)));
         let links: Vec<OneWay> = pairs
             .filter(|(a, b)| a != b && !reaches(*a, *b))
-            .map(|(a, b)| (Endpoint::Node(a), Endpoint::Node(b)))
+            .map(|(a, b)| (Endpoint::Node(members[a]), Endpoint::Node(members[b])))
             .collect();
         if links.is_empty() {
             return Err(format!("{count} members reach each other in a ring"));

@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use detkv_core::BackendJob;
+
 use crate::disk::{DiskOp, path_matches};
+use crate::world::FRAMES;
 
 /// In files: `"before write *.wal"`, `"after rename *.snap.tmp"`, `"during job compact"`, `"after frame snapshot-chunk"`,
 /// `"before burst"`, `"after recovery"`.
@@ -30,9 +33,9 @@ pub enum When {
 pub enum What {
     /// A disk action on a path that fits the pattern; an empty one fits all. Of a rename: the old name.
     Disk(DiskOp, String),
-    /// A backend job: "commit", "sync", "compact", "receive", "defrag" or another name that core gives.
+    /// A backend job: one of [`BackendJob::KINDS`].
     Job(String),
-    /// A frame of a peer: see [`frame_name`].
+    /// A frame of a peer: one of [`FRAMES`].
     Frame(String),
     /// The outputs of a burst: messages, disk actions, answers.
     Burst,
@@ -56,7 +59,10 @@ impl What {
             (What::Disk(op, pattern), Passing::Disk(other, path)) => {
                 *op == other && (pattern.is_empty() || path_matches(pattern, path))
             }
-            (What::Job(kind), Passing::Job(other)) => kind == other,
+            (What::Job(kind), Passing::Job(other)) => {
+                assert!(BackendJob::KINDS.contains(&other), "{other} is a kind of job");
+                kind == other
+            }
             (What::Frame(name), Passing::Frame(other)) => name == other,
             (What::Burst, Passing::Burst) | (What::Recovery, Passing::Recovery) => true,
             _ => false,
@@ -96,10 +102,17 @@ impl FromStr for Site {
             _ => return Err(expected()),
         };
         let (what, object) = (words.next().ok_or_else(expected)?, words.next());
-        let needed = || object.map(str::to_owned).ok_or_else(expected);
+        let one_of = |names: &[&str]| match object {
+            Some(name) if names.contains(&name) => Ok(name.to_owned()),
+            Some(name) => Err(format!(
+                "{text:?} is no site: {name} is no {what}, expected one of {}",
+                names.join(", ")
+            )),
+            None => Err(expected()),
+        };
         let what = match what {
-            "job" => What::Job(needed()?),
-            "frame" => What::Frame(needed()?),
+            "job" => What::Job(one_of(&BackendJob::KINDS)?),
+            "frame" => What::Frame(one_of(&FRAMES)?),
             "burst" if object.is_none() => What::Burst,
             "recovery" if object.is_none() => What::Recovery,
             op => {
@@ -165,6 +178,12 @@ mod tests {
             ["", "write", "before", "before read", "after job", "after burst x", "before write a b"]
         {
             assert!(text.parse::<Site>().expect_err("no site").contains("expected"), "{text}");
+        }
+        for (text, expected) in [
+            ("during job compct", "compct is no job, expected one of commit, sync, compact,"),
+            ("after frame apend", "apend is no frame, expected one of append, append-response,"),
+        ] {
+            assert!(text.parse::<Site>().expect_err("no site").contains(expected), "{text}");
         }
     }
 }

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::rng::{Distribution, chance, stream, uniform};
 
 /// A packet that was lost so often in a row gets through.
-const LOSSES_MAX: u32 = 8;
+pub(super) const LOSSES_MAX: u32 = 8;
 
 /// One fault's part.
 #[derive(Clone, PartialEq, Default, Debug)]

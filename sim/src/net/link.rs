@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::disturb::{Disturbance, DisturbanceId, Disturbances, Stray};
+use super::disturb::{Disturbance, DisturbanceId, Disturbances, LOSSES_MAX, Stray};
 use super::{LinkCounters, LinkModel};
 use crate::disk::transfer_ns;
 use crate::rng::{Draw, Draws};
@@ -158,9 +158,11 @@ impl<P> Link<P> {
     pub fn latency(&mut self) -> u64 {
         let mut latency = self.draws.latency(&self.model.latency);
         let mut timeout = RETRANSMIT_NS;
-        while self.model.loss_ppm > 0 && self.draws.chance(self.model.loss_ppm) {
+        let mut losses = 0;
+        while losses < LOSSES_MAX && self.draws.chance(self.model.loss_ppm) {
             latency += timeout;
             timeout *= 2;
+            losses += 1;
         }
         latency + self.disturbances.as_mut().map_or(0, |d| d.delay(RETRANSMIT_NS))
     }
@@ -307,6 +309,14 @@ mod tests {
                 run(&mut link, &sends).into_iter().map(|(_, what)| what).collect();
             assert!(order.is_sorted() && order.len() == 200);
         }
+    }
+
+    #[test]
+    fn a_packet_that_is_always_lost_gets_through_in_the_end() {
+        let mut link = link(Distribution::Constant(ms(1)), None);
+        link.model.loss_ppm = 1_000_000;
+        // 200 ms, 400 ms, … eight times.
+        assert_eq!(link.latency(), 1_000_000 + 255 * RETRANSMIT_NS);
     }
 
     #[test]

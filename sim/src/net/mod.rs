@@ -9,6 +9,7 @@ mod disturb;
 mod link;
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -18,6 +19,7 @@ use disturb::Disturbances;
 pub use disturb::{Disturbance, DisturbanceId, Stray};
 pub use link::{Link, Next};
 
+use crate::bounds::{INTERVALS, inside, time_within, within};
 use crate::rng::{Distribution, Draw};
 
 /// One direction of one link.
@@ -81,6 +83,43 @@ impl Default for NetModel {
             peer_queue_frames: 4096,
             stream_window_bytes: 1 << 20,
         }
+    }
+}
+
+/// Bytes a second; a link has no upper end that anything depends on.
+const RATES: RangeInclusive<u64> = 1..=1_000_000_000_000;
+/// Bytes that may leave at once after silence.
+const BURSTS: RangeInclusive<u64> = 0..=1_000_000_000;
+/// Half of all packets: where more are lost, next to nothing but waiting is left.
+const LOSS_PPM_MAX: u32 = 500_000;
+const QUEUES: RangeInclusive<usize> = 1..=1 << 20;
+/// A window takes something, and no more than memory has.
+const WINDOWS: RangeInclusive<u64> = 1..=1 << 40;
+
+impl LinkModel {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        inside("latency", self.latency.check())?;
+        if let Some(rate) = self.bytes_per_sec {
+            within("bytes_per_sec", rate, RATES)?;
+        }
+        within("burst_bytes", self.burst_bytes, BURSTS)?;
+        within("loss_ppm", self.loss_ppm, 0..=LOSS_PPM_MAX)
+    }
+}
+
+impl NetModel {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        inside("peer", self.peer.check())?;
+        inside("client", self.client.check())?;
+        for (place, (_, _, link)) in self.links.iter().enumerate() {
+            inside(&format!("links[{place}]"), link.check())?;
+        }
+        time_within("redial", self.redial, INTERVALS)?;
+        time_within("timeout", self.timeout, INTERVALS)?;
+        within("peer_queue_frames", self.peer_queue_frames, QUEUES)?;
+        within("stream_window_bytes", self.stream_window_bytes, WINDOWS)
     }
 }
 

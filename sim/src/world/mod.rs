@@ -51,8 +51,8 @@ use operate::Operation;
 pub(crate) use operate::{Task, peer_url};
 use peers::PeerConn;
 use read_delays::ReadDelays;
-pub use sites::ArmedSite;
 use sites::Sites;
+pub use sites::{ArmedSite, FRAMES};
 use streams::Stream;
 
 use crate::config::{Counters, LogRecord, RunOutcome, SimConfig, SyncRecord};

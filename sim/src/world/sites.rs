@@ -138,24 +138,53 @@ impl Sites {
     }
 }
 
+/// Raft's messages that have a name in sites, by raft-rs' numbers.
+const RAFT_FRAMES: [(u32, &str); 11] = [
+    (3, "append"),
+    (4, "append-response"),
+    (5, "vote"),
+    (6, "vote-response"),
+    (8, "heartbeat"),
+    (9, "heartbeat-response"),
+    (14, "timeout-now"),
+    (15, "read-index"),
+    (16, "read-index-response"),
+    (17, "pre-vote"),
+    (18, "pre-vote-response"),
+];
+
+/// Everything that [`frame_name`] says. "raft": a message of Raft's that has no name of its own.
+pub const FRAMES: [&str; 21] = [
+    "append",
+    "append-response",
+    "vote",
+    "vote-response",
+    "heartbeat",
+    "heartbeat-response",
+    "timeout-now",
+    "read-index",
+    "read-index-response",
+    "pre-vote",
+    "pre-vote-response",
+    "raft",
+    "forward",
+    "forward-refused",
+    "lease-forward",
+    "lease-reply",
+    "snapshot-header",
+    "snapshot-chunk",
+    "snapshot-end",
+    "snapshot-ack",
+    "other",
+];
+
 /// What a frame is called in sites.
 pub fn frame_name(frame: &Frame) -> &'static str {
     match &frame.body {
-        // raft-rs' numbers.
-        Some(Body::Raft(message)) => match message.msg_type {
-            3 => "append",
-            4 => "append-response",
-            5 => "vote",
-            6 => "vote-response",
-            8 => "heartbeat",
-            9 => "heartbeat-response",
-            14 => "timeout-now",
-            15 => "read-index",
-            16 => "read-index-response",
-            17 => "pre-vote",
-            18 => "pre-vote-response",
-            _ => "raft",
-        },
+        Some(Body::Raft(message)) => {
+            let named = RAFT_FRAMES.iter().find(|(number, _)| *number == message.msg_type);
+            named.map_or("raft", |(_, name)| name)
+        }
         Some(Body::Forward(_)) => "forward",
         Some(Body::ForwardRefused(_)) => "forward-refused",
         Some(Body::LeaseForward(_)) => "lease-forward",
@@ -165,5 +194,33 @@ pub fn frame_name(frame: &Frame) -> &'static str {
         Some(Body::SnapshotEnd(_)) => "snapshot-end",
         Some(Body::SnapshotAck(_)) => "snapshot-ack",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use detkv_core::pb::peer;
+
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_name_of_a_frame_and_no_other() {
+        let raft = (0..=20)
+            .map(|msg_type| Body::Raft(peer::RaftMessage { msg_type, ..Default::default() }));
+        let others = [
+            Body::Forward(peer::Forward::default()),
+            Body::ForwardRefused(peer::ForwardRefused::default()),
+            Body::LeaseForward(peer::LeaseForward::default()),
+            Body::LeaseReply(peer::LeaseReply::default()),
+            Body::SnapshotHeader(peer::SnapshotHeader::default()),
+            Body::SnapshotChunk(peer::SnapshotChunk::default()),
+            Body::SnapshotEnd(peer::SnapshotEnd::default()),
+            Body::SnapshotAck(peer::SnapshotAck::default()),
+        ];
+        let bodies = raft.chain(others).map(Some).chain([None]);
+        let names: BTreeSet<&str> = bodies.map(|body| frame_name(&Frame { body })).collect();
+        assert_eq!(names, BTreeSet::from(FRAMES));
     }
 }

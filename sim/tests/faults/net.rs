@@ -7,11 +7,11 @@ use detkv_core::pb::etcdserverpb::{PutRequest, RangeRequest};
 use detkv_core::{ApiError, MemberId};
 use detkv_sim::fault::{
     Bridge, ConnectHang, DelayReads, Direction, Fault, IsolatePeers, LinkBandwidth, LinkDuplicate,
-    LinkFlap, LinkLoss, LinkReorder, LinkSlow, PartialPartition, Ring, Target,
+    LinkFlap, LinkLoss, LinkReorder, LinkSlow, PartialPartition, RemoveMember, Ring, Target,
 };
 use detkv_sim::{CallError, ClientId, Handle, Reply, RunOutcome, Sim, SimConfig};
 
-use super::{SECOND, config, judged, m, ms, until_leader};
+use super::{SECOND, config, judged, m, ms, told, until_leader};
 
 const CLIENT: ClientId = ClientId(1);
 
@@ -254,4 +254,30 @@ fn every_kind_of_partition_is_survived() {
     for (seed, fault) in (20..).zip(faults) {
         judged(config(seed), 5 * SECOND, vec![(SECOND, fault)]);
     }
+}
+
+/// What becomes of `fault` in a cluster of so many members, of which the last one has been removed for good.
+fn after_a_removal(members: u64, fault: Fault) -> String {
+    let outcome = run(members, move |world, leader| async move {
+        let gone = if leader.0 == members { members - 1 } else { members };
+        // Longer than a connection must have been up for a removal.
+        world.sleep(6 * SECOND).await;
+        world.inject(RemoveMember { node: m(gone) }.into());
+        while world.members().contains(&MemberId(gone)) {
+            world.sleep(ms(100)).await;
+        }
+        world.inject(fault);
+        world.sleep(SECOND).await;
+    });
+    told(&outcome).pop().expect("the fault is in the history")
+}
+
+#[test]
+fn a_removed_member_has_no_place_in_a_ring_and_is_in_no_half() {
+    let ring = Ring { one_way: false, duration: SECOND };
+    let told = after_a_removal(4, ring.into());
+    assert_eq!(told, "ring skipped: 3 members reach each other in a ring");
+    let bridge = Bridge { node: Target::Leader, duration: SECOND };
+    let told = after_a_removal(3, bridge.into());
+    assert_eq!(told, "bridge skipped: there is nothing to bridge");
 }

@@ -21,6 +21,9 @@ use detkv_core::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::{Clients, WatchProgress};
+use crate::bounds::{
+    CLIENTS, INTERVALS, KEYS, RATES, TIMEOUTS, TTL_SECS, VALUE_BYTES, at_least, time_within, within,
+};
 
 const OBJECTS: &str = "registry/pods/default";
 const EVENTS: &str = "registry/events/default";
@@ -65,6 +68,27 @@ impl Default for Kubernetes {
 }
 
 impl Kubernetes {
+    /// Errors: what is wrong, and what was expected.
+    pub fn check(&self) -> Result<(), String> {
+        within("readers", self.readers, CLIENTS)?;
+        within("writers", self.writers, CLIENTS)?;
+        within("writes_per_sec", self.writes_per_sec, RATES)?;
+        within("objects", self.objects, KEYS)?;
+        within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        at_least("page", self.page, 1)?;
+        within("event_ttl_secs", self.event_ttl_secs, TTL_SECS)?;
+        if !self.compact_every.is_zero() {
+            time_within("compact_every", self.compact_every, INTERVALS)?;
+        }
+        time_within("timeout", self.timeout, TIMEOUTS)
+    }
+
+    /// Clients that it makes in a cluster of so many members.
+    pub fn clients(&self, _members: u64) -> u32 {
+        let compactors = if self.compact_every.is_zero() { 0 } else { self.readers };
+        self.readers + compactors + self.writers
+    }
+
     /// Writes until `end`; readers watch until the run ends.
     pub fn start(&self, clients: &Clients, progress: &WatchProgress, end: Instant) {
         let caches: Vec<Cache> = (0..self.readers).map(|_| Cache::default()).collect();
