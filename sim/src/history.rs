@@ -107,6 +107,8 @@ pub struct History {
     facts: Vec<(Instant, Fact)>,
     raft: RaftTrace,
     settings: Settings,
+    /// Voters of the cluster when it began.
+    first_voters: Vec<MemberId>,
     /// Errors after which a request may still take effect: the client's view of what is `Unknown`.
     errors: BTreeMap<OpId, ApiError>,
     /// Clients that are slow on purpose: nobody waits for them.
@@ -198,6 +200,15 @@ impl History {
 
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
+    }
+
+    /// Voters of the cluster when it began; empty when nobody said.
+    pub fn first_voters(&self) -> &[MemberId] {
+        &self.first_voters
+    }
+
+    pub fn set_first_voters(&mut self, voters: Vec<MemberId>) {
+        self.first_voters = voters;
     }
 
     /// Numbers of the members in the order in which they first started: of the first ones their ids.

@@ -328,6 +328,7 @@ impl World {
             config,
         };
         world.history.set_settings(settings(&world.config, &world.nodes));
+        world.history.set_first_voters(ids);
         if world.config.trace.requests {
             world.history.raft_mut().keep_payloads();
             world.history.keep_value_hashes();
