@@ -119,6 +119,20 @@ fn a_removed_member_that_answers_is_rejected() {
     rejects(&script, &Membership, "a removed member is silent");
 }
 
+#[test]
+fn a_learner_whose_promotion_came_in_a_snapshot_may_campaign() {
+    // It tells of no promotion of its own; whoever sent the snapshot has told of it.
+    let mut script = Script::new();
+    let learns = change(10, ChangeKind::AddLearner, D, &[A, B, C], &[D]);
+    let votes = change(20, ChangeKind::Promote, D, &[A, B, C, D], &[]);
+    // The others are ahead of it all the time.
+    for (member, change) in [(A, &learns), (A, &votes), (D, &learns)] {
+        applies(&mut script, member, change);
+    }
+    is(&mut script, D, Role::Candidate);
+    accepts(&script, &Membership);
+}
+
 /// These vote for B in term 9, and B leads.
 fn elect(script: &mut Script, voters: &[MemberId]) {
     let (at, raft) = (script.now + Duration::from_nanos(1), script.history.raft_mut());

@@ -125,27 +125,29 @@ type Removals = BTreeMap<MemberId, Instant>;
 /// What members do fits what they know of themselves.
 fn roles_fit(case: &Case) -> Result<Removals, Violation> {
     let mut removals = Removals::new();
-    let mut learners: BTreeSet<MemberId> = BTreeSet::new();
+    // By member: the newest list of its own that has it as a learner, and of anybody's as a voter.
+    let mut learns: BTreeMap<MemberId, u64> = BTreeMap::new();
+    let mut votes: BTreeMap<MemberId, u64> = BTreeMap::new();
     for (at, fact) in case.history.facts() {
         match fact {
-            Fact::Membership { member, change } if change.member == *member => match change.kind {
-                ChangeKind::AddLearner => drop(learners.insert(*member)),
-                ChangeKind::Promote => drop(learners.remove(member)),
-                ChangeKind::Remove => drop(removals.entry(*member).or_insert(*at)),
-                ChangeKind::AddVoter | ChangeKind::Update => {}
-            },
-            // A learner may have got its place by a snapshot: others say what it is.
-            Fact::Membership { member, change } if change.member != *member => {
-                for id in &change.learners {
-                    if id == member {
-                        learners.insert(*id);
-                    }
+            Fact::Membership { member, change } => {
+                if change.kind == ChangeKind::Remove && change.member == *member {
+                    removals.entry(*member).or_insert(*at);
+                }
+                if change.learners.contains(member) {
+                    learns.insert(*member, change.index);
+                }
+                // Its promotion may reach a learner inside a snapshot: then it tells of none, others do.
+                for voter in &change.voters {
+                    let newest = votes.entry(*voter).or_default();
+                    *newest = change.index.max(*newest);
                 }
             }
             Fact::Role { member, role, term, .. } => {
                 let stands = matches!(role, Role::Candidate | Role::PreCandidate);
                 let leads = *role == Role::Leader;
-                if learners.contains(member) && (stands || leads) {
+                let is_learner = learns.get(member) > votes.get(member);
+                if is_learner && (stands || leads) {
                     let message = format!("learner {member} is {role:?} in term {term}");
                     return Err(broken("a learner has no vote", message));
                 }
