@@ -9,6 +9,7 @@ mod event;
 mod intern;
 mod raft;
 mod settings;
+mod states;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub use event::{DownHow, Event, Fact, Failure, Phase, may_take_effect_later};
 pub use intern::{Interner, Value};
 pub use raft::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftStep, RaftTrace, Rare};
 pub use settings::Settings;
+pub use states::{Sample, States};
 pub use watch::{Batch, WatchEnd, WatchEvent, WatchRecord};
 
 use crate::handle::Reply;
@@ -106,6 +108,7 @@ pub struct History {
     watches: Vec<WatchRecord>,
     facts: Vec<(Instant, Fact)>,
     raft: RaftTrace,
+    states: States,
     settings: Settings,
     /// Voters of the cluster when it began.
     first_voters: Vec<MemberId>,
@@ -187,6 +190,15 @@ impl History {
 
     pub fn raft_mut(&mut self) -> &mut RaftTrace {
         &mut self.raft
+    }
+
+    /// States of the members, compared wherever they met.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    pub fn states_mut(&mut self) -> &mut States {
+        &mut self.states
     }
 
     pub fn settings(&self) -> &Settings {
