@@ -45,7 +45,7 @@ pub struct SimConfig {
     pub clocks: BTreeMap<u64, ClockModel>,
     /// In-code faults happen (`detkv_core::buggify!`).
     pub buggify: bool,
-    /// A state sample is recorded when a member's applied index passes a multiple of this.
+    /// A state sample goes into the event hash when a member's applied index passes a multiple of this.
     pub sample_every: u64,
     /// Log lines of members from this level on are kept.
     pub log_level: Option<Level>,

@@ -9,6 +9,7 @@ mod event;
 mod intern;
 mod raft;
 mod settings;
+mod states;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,7 @@ pub use event::{DownHow, Event, Fact, Failure, Phase, may_take_effect_later};
 pub use intern::{Interner, Value};
 pub use raft::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftStep, RaftTrace, Rare};
 pub use settings::Settings;
+pub use states::{Sample, States};
 pub use watch::{Batch, WatchEnd, WatchEvent, WatchRecord};
 
 use crate::handle::Reply;
@@ -106,7 +108,10 @@ pub struct History {
     watches: Vec<WatchRecord>,
     facts: Vec<(Instant, Fact)>,
     raft: RaftTrace,
+    states: States,
     settings: Settings,
+    /// Voters of the cluster when it began.
+    first_voters: Vec<MemberId>,
     /// Errors after which a request may still take effect: the client's view of what is `Unknown`.
     errors: BTreeMap<OpId, ApiError>,
     /// Clients that are slow on purpose: nobody waits for them.
@@ -187,6 +192,15 @@ impl History {
         &mut self.raft
     }
 
+    /// States of the members, compared wherever they met.
+    pub fn states(&self) -> &States {
+        &self.states
+    }
+
+    pub fn states_mut(&mut self) -> &mut States {
+        &mut self.states
+    }
+
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
@@ -198,6 +212,15 @@ impl History {
 
     pub fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
+    }
+
+    /// Voters of the cluster when it began; empty when nobody said.
+    pub fn first_voters(&self) -> &[MemberId] {
+        &self.first_voters
+    }
+
+    pub fn set_first_voters(&mut self, voters: Vec<MemberId>) {
+        self.first_voters = voters;
     }
 
     /// Numbers of the members in the order in which they first started: of the first ones their ids.

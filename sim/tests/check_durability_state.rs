@@ -8,7 +8,7 @@ use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::Reply;
 use detkv_sim::check::{Durability, Linearizability, State};
-use detkv_sim::history::{Fact, Failure, Phase};
+use detkv_sim::history::{Fact, Failure, Phase, Sample};
 
 fn some_puts() -> Script {
     let mut script = Script::new();
@@ -119,6 +119,37 @@ fn checker_rejects_two_states_at_one_index() {
     accepts(&script, &State);
     script.fact(sample(3, 5, 0xc));
     rejects(&script, &State, "equal index, equal state");
+}
+
+#[test]
+fn checker_rejects_two_states_that_met_while_the_run_went_on() {
+    let mut script = some_puts();
+    let mut sample = |member, applied_index, hash| {
+        let sample = Sample { member: MemberId(member), applied_index, hash };
+        script.history.states_mut().sample(script.now, sample);
+        script.verdict(&State).map_err(|violation| violation.promise)
+    };
+    assert_eq!(sample(1, 5, 0xa), Ok(()), "one member cannot differ");
+    assert_eq!(sample(2, 4, 0xb), Err("undecided"), "two that never met were not compared");
+    assert_eq!(sample(2, 5, 0xa), Ok(()));
+    assert_eq!(sample(3, 5, 0xc), Err("equal index, equal state"));
+}
+
+#[test]
+fn checker_rejects_two_hashes_of_one_revision_during_the_run() {
+    let mut script = some_puts();
+    let mut hash = |member, hash, compact_revision| {
+        let request = Request::HashKv(pb::HashKvRequest { revision: 4 });
+        let op = script.call_at(3, MemberId(member), request);
+        let header = Some(script.store.header());
+        let answer = pb::HashKvResponse { header, hash, compact_revision, hash_revision: 4 };
+        script.answer(op, Reply::HashKv(answer));
+        script.verdict(&State).map_err(|violation| (violation.promise, violation.ops.len()))
+    };
+    assert_eq!(hash(1, 7, -1), Ok(()));
+    assert_eq!(hash(2, 7, -1), Ok(()));
+    assert_eq!(hash(2, 8, 3), Ok(()), "under another compact revision it is another hash");
+    assert_eq!(hash(3, 9, -1), Err(("equal revision, equal hash", 2)));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod check_support;
 
+use std::time::Duration;
+
 use check_support::{Script, accepts, put, rejects};
 use detkv_core::member::{AppliedChange, ChangeKind, Role};
 use detkv_core::{Instant, MemberId};
@@ -115,6 +117,68 @@ fn a_removed_member_that_answers_is_rejected() {
     let reply = script.take_effect(op);
     script.answer(op, reply);
     rejects(&script, &Membership, "a removed member is silent");
+}
+
+#[test]
+fn a_learner_whose_promotion_came_in_a_snapshot_may_campaign() {
+    // It tells of no promotion of its own; whoever sent the snapshot has told of it.
+    let mut script = Script::new();
+    let learns = change(10, ChangeKind::AddLearner, D, &[A, B, C], &[D]);
+    let votes = change(20, ChangeKind::Promote, D, &[A, B, C, D], &[]);
+    // The others are ahead of it all the time.
+    for (member, change) in [(A, &learns), (A, &votes), (D, &learns)] {
+        applies(&mut script, member, change);
+    }
+    is(&mut script, D, Role::Candidate);
+    accepts(&script, &Membership);
+}
+
+/// These vote for B in term 9, and B leads.
+fn elect(script: &mut Script, voters: &[MemberId]) {
+    let (at, raft) = (script.now + Duration::from_nanos(1), script.history.raft_mut());
+    for voter in voters {
+        raft.rare(at, *voter, Rare::Voted { term: 9, candidate: B });
+    }
+    raft.rare(at, B, Rare::Leads { term: 9 });
+}
+
+#[test]
+fn a_leader_without_a_majority_of_a_cluster_that_never_changes_is_rejected() {
+    for (voters, is_right) in [(&[B, C][..], true), (&[B], false), (&[B, D], false)] {
+        let mut script = Script::new();
+        script.history.set_first_voters(vec![A, B, C]);
+        elect(&mut script, voters);
+        if is_right {
+            accepts(&script, &Membership);
+        } else {
+            rejects(&script, &Membership, "a quorum elects");
+        }
+    }
+}
+
+#[test]
+fn a_leader_by_a_list_older_than_the_one_it_applied_is_rejected() {
+    // Two of A, B, C were enough before D got its vote.
+    let (mut script, _) = history();
+    script.history.set_first_voters(vec![A, B, C]);
+    elect(&mut script, &[A, B]);
+    rejects(&script, &Membership, "a quorum elects");
+    // It had applied nothing but D's coming, as a learner.
+    let mut script = Script::new();
+    script.history.set_first_voters(vec![A, B, C]);
+    let learns = change(10, ChangeKind::AddLearner, D, &[A, B, C], &[D]);
+    let votes = change(20, ChangeKind::Promote, D, &[A, B, C, D], &[]);
+    for (member, change) in [(A, &learns), (A, &votes), (B, &learns)] {
+        applies(&mut script, member, change);
+    }
+    elect(&mut script, &[A, B]);
+    accepts(&script, &Membership);
+    // The promotion lay in a snapshot that it had installed.
+    let at = script.now;
+    let raft = script.history.raft_mut();
+    raft.rare(at, B, Rare::Installed { index: 25, term: 9 });
+    elect(&mut script, &[A, B]);
+    rejects(&script, &Membership, "a quorum elects");
 }
 
 #[test]

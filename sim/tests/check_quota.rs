@@ -10,7 +10,7 @@ use detkv_core::api::Request;
 use detkv_core::pb::etcdserverpb as pb;
 use detkv_sim::Reply;
 use detkv_sim::check::{Linearizability, Quota, State};
-use detkv_sim::history::{AlarmEntry, Entry, Failure};
+use detkv_sim::history::{AlarmEntry, Entry, Fact, Failure, Settings};
 
 const GET: i32 = 0;
 const ACTIVATE: i32 = 1;
@@ -51,8 +51,12 @@ impl Alarmed {
     }
 
     fn refused(&mut self, request: Request) -> &mut Self {
+        self.refused_with(request, ApiError::NoSpace)
+    }
+
+    fn refused_with(&mut self, request: Request, error: ApiError) -> &mut Self {
         let op = self.script.call(2, request);
-        self.script.fail(op, Failure::Api(ApiError::NoSpace));
+        self.script.fail(op, Failure::Api(error));
         self
     }
 
@@ -160,6 +164,120 @@ fn checker_rejects_a_refusal_that_raises_no_alarm() {
     alarmed.rejects("refused without cause");
     let mut alarmed = Alarmed::new();
     alarmed.refused(put("b", "1")).wait(2).log(ACTIVATE, NOSPACE, true).wait(8).run(get("a"));
+    alarmed.accepts();
+}
+
+#[test]
+fn checker_rejects_a_refusal_for_space_that_only_another_alarm_explains() {
+    let mut alarmed = Alarmed::new();
+    alarmed.log(ACTIVATE, CORRUPT, true).refused(put("b", "1")).wait(8).run(get("a"));
+    alarmed.rejects("refused without cause");
+}
+
+#[test]
+fn checker_rejects_a_refusal_that_raises_no_alarm_on_clocks_that_drift() {
+    // (drift, seconds of a fault, seconds without)
+    for (drift_ppm, faulty, seconds, is_right) in
+        [(500, 0, 6, true), (500, 0, 8, false), (0, 4, 6, true), (500, 4, 8, false)]
+    {
+        let mut alarmed = Alarmed::new();
+        alarmed.script.history.note_drift(drift_ppm);
+        alarmed.refused(put("b", "1"));
+        let what = "pause".to_owned();
+        alarmed.script.fact(Fact::FaultBegan { fault: 0, what, member: None });
+        alarmed.wait(faulty).script.fact(Fact::FaultEnded { fault: 0 });
+        alarmed.wait(seconds).run(get("a"));
+        if is_right { alarmed.accepts() } else { alarmed.rejects("refused without cause") }
+    }
+}
+
+#[test]
+fn checker_rejects_a_read_a_renewal_or_an_alarm_that_is_refused_as_corrupt() {
+    let renew = Request::LeaseKeepAlive(pb::LeaseKeepAliveRequest { id: 4 });
+    let list = Request::Alarm(pb::AlarmRequest { action: GET, member_id: 0, alarm: 0 });
+    let free = Request::Defragment(pb::DefragmentRequest {});
+    for request in [get("a"), renew, list, free] {
+        let mut alarmed = Alarmed::new();
+        alarmed.log(ACTIVATE, CORRUPT, true).refused_with(request, ApiError::Corrupt);
+        alarmed.rejects("refused what writes nothing");
+    }
+}
+
+#[test]
+fn checker_rejects_a_write_that_is_refused_as_corrupt_without_the_alarm() {
+    let compact = Request::Compact(pb::CompactionRequest { revision: 1, physical: false });
+    for request in [put("b", "1"), delete("a"), guarded_put("a", 0, "2"), grant(), compact] {
+        let ended = [(ACTIVATE, CORRUPT), (DEACTIVATE, CORRUPT)];
+        for (log, is_right) in [
+            (&[(ACTIVATE, CORRUPT)][..], true),
+            (&[(GET, 0)], false),
+            (&[(ACTIVATE, NOSPACE)], false),
+            (&ended, false),
+        ] {
+            let mut alarmed = Alarmed::new();
+            for (action, alarm) in log {
+                alarmed.log(*action, *alarm, true);
+            }
+            alarmed.refused_with(request.clone(), ApiError::Corrupt);
+            if is_right { alarmed.accepts() } else { alarmed.rejects("refused without cause") }
+        }
+    }
+}
+
+/// Puts of 300 bytes, to these keys, under a quota of 1000.
+fn filled(quota_bytes: Option<u64>, keys: &[&str]) -> Alarmed {
+    let mut alarmed = Alarmed::new();
+    let settings = Settings { quota_bytes, ..Settings::default() };
+    alarmed.script.history.set_settings(settings);
+    for key in keys {
+        alarmed.run(put(key, &"x".repeat(300)));
+    }
+    alarmed
+}
+
+#[test]
+fn checker_rejects_a_member_that_goes_on_past_its_quota_and_raises_no_alarm() {
+    for keys in [["b", "c", "d", "e", "f"], ["b", "b", "b", "b", "b"]] {
+        // The one that crossed the quota may have been the last.
+        filled(Some(1_000), &keys[..4]).accepts();
+        filled(Some(1_000), &keys).rejects("accepted past the quota");
+        filled(Some(2_000), &keys).accepts();
+        filled(None, &keys).accepts();
+    }
+}
+
+#[test]
+fn checker_counts_only_what_compactions_may_have_left() {
+    let compact = |revision| Request::Compact(pb::CompactionRequest { revision, physical: true });
+    let go_on = |alarmed: &mut Alarmed| {
+        alarmed.run(put("b", &"x".repeat(300))).run(put("b", &"x".repeat(300)));
+    };
+    // Old versions may be gone; what is alive is not.
+    for (keys, is_right) in [(["b", "b", "b", "b"], true), (["b", "c", "d", "e"], false)] {
+        let mut alarmed = filled(Some(1_000), &keys);
+        alarmed.run(compact(6));
+        go_on(&mut alarmed);
+        if is_right { alarmed.accepts() } else { alarmed.rejects("accepted past the quota") }
+    }
+    // Deleted, and compacted behind it, or not: nobody knows whether a lost compaction took place.
+    for (revision, is_lost, is_right) in [(8, false, true), (8, true, true), (6, false, false)] {
+        let mut alarmed = filled(Some(1_000), &["b", "c", "d", "e"]);
+        for key in ["c", "d"] {
+            alarmed.run(delete(key));
+        }
+        if is_lost {
+            let op = alarmed.script.call(2, compact(revision));
+            alarmed.script.fail(op, Failure::Unknown);
+        } else {
+            alarmed.run(compact(revision));
+        }
+        go_on(&mut alarmed);
+        if is_right { alarmed.accepts() } else { alarmed.rejects("accepted past the quota") }
+    }
+    // A member that compacts by itself may have done so.
+    let mut alarmed = filled(Some(1_000), &["b", "b", "b", "b", "b"]);
+    let settings = *alarmed.script.history.settings();
+    alarmed.script.history.set_settings(Settings { auto_compacts: true, ..settings });
     alarmed.accepts();
 }
 

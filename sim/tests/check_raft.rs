@@ -2,11 +2,17 @@
 
 mod check_support;
 
-use check_support::{Script, accepts, rejects};
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use check_support::{Script, accepts, put, rejects};
 use detkv_core::member::Role;
 use detkv_core::{Instant, MemberId};
 use detkv_sim::check::{Case, Checker as _, Durability, Raft};
-use detkv_sim::history::{Entry, EntryId, Fact, Rare};
+use detkv_sim::fault::{Kill, Target};
+use detkv_sim::history::{Entry, EntryId, Fact, RaftStep, Rare};
+use detkv_sim::{ClientId, Sim, SimConfig};
 
 const A: MemberId = MemberId(1);
 const B: MemberId = MemberId(2);
@@ -210,6 +216,68 @@ fn checker_rejects_an_acknowledged_entry_that_a_crash_took() {
         let verdict = Durability.check(&Case::new(&logs.script.history));
         let promise = verdict.expect_err("nothing was read back").promise;
         assert_eq!(promise == "an acknowledged entry is lost", !is_right, "{promise}");
+    }
+}
+
+/// What the members of a world had acknowledged when the leader was killed: its id and trace.
+fn killed_leader(members: u64) -> (MemberId, Script) {
+    let mut config = SimConfig::new(3);
+    config.members = members;
+    let leader = Rc::new(Cell::new(MemberId(0)));
+    let led = leader.clone();
+    let outcome = Sim::run(config, |world| async move {
+        while world.leader().is_none() {
+            world.sleep(Duration::from_millis(10)).await;
+        }
+        led.set(world.leader().expect("just seen"));
+        let wait = Duration::from_secs(3);
+        for key in ["a", "b", "c"] {
+            let answer = world.call(ClientId(1), led.get(), put(key, "1"), wait).await;
+            assert!(matches!(answer, Ok(Ok(_))), "{answer:?}");
+        }
+        world.inject(Kill { node: Target::Member(led.get()) }.into());
+        world.sleep(Duration::from_millis(1)).await;
+    });
+    let mut script = Script::new();
+    script.history = outcome.history;
+    (leader.get(), script)
+}
+
+#[test]
+fn checker_rejects_what_a_leader_had_counted_for_itself_and_lost() {
+    // Alone, or the first of three: nobody else was told of what its own disk holds.
+    for members in [1, 3] {
+        for lost in [0, 1, 4] {
+            let (leader, mut script) = killed_leader(members);
+            let trace = script.history.raft();
+            let mut log: Vec<EntryId> = Vec::new();
+            for step in trace.steps() {
+                if let RaftStep::Appended { member, from, entries } = step
+                    && member == leader
+                {
+                    log.truncate(from as usize - 1);
+                    log.extend_from_slice(entries);
+                }
+            }
+            let ended = trace.steps().find_map(|step| match step {
+                RaftStep::Rare { member, what: Rare::Ended { acknowledged }, .. }
+                    if member == leader =>
+                {
+                    Some(*acknowledged)
+                }
+                _ => None,
+            });
+            assert_eq!(ended, Some(log.len() as u64), "everything was durable and counted");
+            // It comes back with a shorter log.
+            let now = script.history.facts().last().expect("there are facts").0;
+            let trace = script.history.raft_mut();
+            let opened = Rare::Opened { term: 9, vote: None, offset: 0, offset_term: 0 };
+            trace.rare(now, leader, opened);
+            trace.appended(leader, 1, &log[..log.len() - lost]);
+            let verdict = Durability.check(&Case::new(&script.history));
+            let promise = verdict.expect_err("nothing was read back").promise;
+            assert_eq!(promise == "an acknowledged entry is lost", lost > 0, "{promise}");
+        }
     }
 }
 

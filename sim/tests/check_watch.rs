@@ -242,26 +242,31 @@ fn a_cancel_for_compaction_is_right_where_a_member_proposed_it_and_nowhere_else(
 
 #[test]
 fn checker_rejects_an_event_that_comes_long_after_its_member_had_shown_it() {
-    for (seconds, is_slow, has_fault, is_right) in [
-        (9, false, false, true),
-        (11, false, false, false),
-        (11, true, false, true),
-        (11, false, true, true),
+    // (seconds until it comes, of them under a fault, clocks drift, slow on purpose)
+    for (seconds, faulty, drift_ppm, is_slow, is_right) in [
+        (9, 0, 0, false, true),
+        (11, 0, 0, false, false),
+        (11, 0, 0, true, true),
+        (11, 11, 0, false, true),
+        // What a fault or a clock takes away is allowed for, and no more.
+        (13, 2, 0, false, true),
+        (17, 2, 0, false, false),
+        (11, 0, 500, false, false),
     ] {
         let mut script = five();
+        script.history.note_drift(drift_ppm);
         let request = watch_all(1);
         let watch = script.watch(request.clone());
         if is_slow {
             script.record(Event::ClientIsSlow { client: ClientId(7) });
         }
-        if has_fault {
+        if faulty > 0 {
             let what = "pause".to_owned();
             script.fact(Fact::FaultBegan { fault: 0, what, member: None });
-        }
-        script.now = script.now + Duration::from_secs(seconds);
-        if has_fault {
+            script.now = script.now + Duration::from_secs(faulty);
             script.fact(Fact::FaultEnded { fault: 0 });
         }
+        script.now = script.now + Duration::from_secs(seconds - faulty);
         for revision in 2..=5 {
             let events = script.events_of(&request, revision);
             script.deliver(watch, events);

@@ -113,6 +113,21 @@ fn equal_seeds_give_equal_hashes_and_other_seeds_others() {
 }
 
 #[test]
+fn states_are_compared_many_times_in_a_short_run() {
+    let outcome = run(2, |world| async move {
+        let leader = until_leader(&world).await;
+        for n in 0..100 {
+            put(&world, leader, &format!("k{n}"), "v").await.expect("nothing is in the way");
+        }
+        world.sleep(Duration::from_secs(1)).await;
+    });
+    let states = outcome.history.states();
+    assert_eq!((states.members(), states.differing()), (3, None));
+    // Each put is applied by two followers after the leader, as a rule one by one.
+    assert!(states.compared() >= 150, "{} times", states.compared());
+}
+
+#[test]
 fn acknowledged_puts_survive_kill_power_loss_and_restart() {
     run(3, |world| async move {
         for round in 0..6 {

@@ -52,6 +52,8 @@ pub struct RaftFacts {
     pub commit_index: u64,
     /// Last index of the log in memory.
     pub last_index: u64,
+    /// Last index that is durable here: what a leader counts for itself.
+    pub persisted_index: u64,
     /// Index before the first entry kept.
     pub offset: u64,
     /// The first index written since the last look; after open that of the first entry kept.
@@ -109,6 +111,7 @@ impl Member {
             vote: (vote != 0).then_some(MemberId(vote)),
             commit_index: self.node.visible_commit(),
             last_index,
+            persisted_index: self.node.persisted_index(),
             offset: self.node.store().first() - 1,
             changed_from,
         }

@@ -2,7 +2,7 @@
 //!
 //! | Promise | Broken when |
 //! |---|---|
-//! | an acknowledged entry is lost | a member told a leader that a log entry is durable, and has not got it after a restart |
+//! | an acknowledged entry is lost | a member told a leader that a log entry is durable, or counted it as the leader, and has not got it after a restart |
 //! | an acknowledged write is lost | a client was told of a write that cannot be read back in the end |
 //!
 //! After the faults the script reads everything back: a watch of every key from the oldest revision that is

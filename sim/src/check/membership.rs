@@ -125,27 +125,29 @@ type Removals = BTreeMap<MemberId, Instant>;
 /// What members do fits what they know of themselves.
 fn roles_fit(case: &Case) -> Result<Removals, Violation> {
     let mut removals = Removals::new();
-    let mut learners: BTreeSet<MemberId> = BTreeSet::new();
+    // By member: the newest list of its own that has it as a learner, and of anybody's as a voter.
+    let mut learns: BTreeMap<MemberId, u64> = BTreeMap::new();
+    let mut votes: BTreeMap<MemberId, u64> = BTreeMap::new();
     for (at, fact) in case.history.facts() {
         match fact {
-            Fact::Membership { member, change } if change.member == *member => match change.kind {
-                ChangeKind::AddLearner => drop(learners.insert(*member)),
-                ChangeKind::Promote => drop(learners.remove(member)),
-                ChangeKind::Remove => drop(removals.entry(*member).or_insert(*at)),
-                ChangeKind::AddVoter | ChangeKind::Update => {}
-            },
-            // A learner may have got its place by a snapshot: others say what it is.
-            Fact::Membership { member, change } if change.member != *member => {
-                for id in &change.learners {
-                    if id == member {
-                        learners.insert(*id);
-                    }
+            Fact::Membership { member, change } => {
+                if change.kind == ChangeKind::Remove && change.member == *member {
+                    removals.entry(*member).or_insert(*at);
+                }
+                if change.learners.contains(member) {
+                    learns.insert(*member, change.index);
+                }
+                // Its promotion may reach a learner inside a snapshot: then it tells of none, others do.
+                for voter in &change.voters {
+                    let newest = votes.entry(*voter).or_default();
+                    *newest = change.index.max(*newest);
                 }
             }
             Fact::Role { member, role, term, .. } => {
                 let stands = matches!(role, Role::Candidate | Role::PreCandidate);
                 let leads = *role == Role::Leader;
-                if learners.contains(member) && (stands || leads) {
+                let is_learner = learns.get(member) > votes.get(member);
+                if is_learner && (stands || leads) {
                     let message = format!("learner {member} is {role:?} in term {term}");
                     return Err(broken("a learner has no vote", message));
                 }
@@ -173,38 +175,94 @@ fn removed_are_silent(case: &Case, removals: &Removals) -> Result<(), Violation>
 }
 
 /// Every leader has the votes of a majority of one list: that of the newest change that it had
-/// applied, or of a later one (which a leader elected under an older list may apply later).
+/// applied, or of a later one (which it may have from a snapshot, or applied before its last crash).
 fn elected_by_voters(
     case: &Case,
     changes: &BTreeMap<u64, &AppliedChange>,
 ) -> Result<(), Violation> {
-    let Some(first) = changes.values().next() else { return Ok(()) };
+    let Some(first) = first_list(case, changes) else { return Ok(()) };
+    let mut lists: BTreeMap<u64, BTreeSet<MemberId>> = BTreeMap::from([(0, first)]);
+    lists.extend(changes.iter().map(|(at, change)| (*at, change.voters.iter().copied().collect())));
     let mut votes: BTreeMap<(u64, MemberId), BTreeSet<MemberId>> = BTreeMap::new();
-    let mut leaders: Vec<(u64, MemberId)> = Vec::new();
+    let mut floors = Floors::new(case);
     for step in case.history.raft().steps() {
-        match step {
-            RaftStep::Rare { member, what: Rare::Voted { term, candidate }, .. } => {
+        let RaftStep::Rare { at, member, what } = step else { continue };
+        match what {
+            Rare::Opened { offset, .. } => floors.reach(member, *offset),
+            Rare::Installed { index, .. } => floors.reach(member, *index),
+            // What it applied and had not in its file is applied again.
+            Rare::Ended { .. } => floors.forget(member, at),
+            Rare::Voted { term, candidate } => {
                 votes.entry((*term, *candidate)).or_default().insert(member);
             }
-            RaftStep::Rare { member, what: Rare::Leads { term }, .. } => {
-                leaders.push((*term, member));
+            Rare::Leads { term } => {
+                let mut voted = votes.remove(&(*term, member)).unwrap_or_default();
+                voted.insert(member);
+                let floor = floors.of(member, at);
+                let newest = lists.range(..=floor).next_back().map_or(0, |(index, _)| *index);
+                let has_quorum =
+                    |list: &BTreeSet<MemberId>| list.intersection(&voted).count() > list.len() / 2;
+                if !lists.range(newest..).any(|(_, list)| has_quorum(list)) {
+                    let message = format!(
+                        "{member} leads term {term} by the votes of {voted:?} alone; it knew the list of index {newest}: {:?}",
+                        lists[&newest]
+                    );
+                    return Err(broken("a quorum elects", message));
+                }
             }
             _ => {}
         }
     }
-    let mut lists: Vec<BTreeSet<MemberId>> = vec![list_before(first)];
-    lists.extend(changes.values().map(|change| change.voters.iter().copied().collect()));
-    for (term, leader) in leaders {
-        let mut voted = votes.remove(&(term, leader)).unwrap_or_default();
-        voted.insert(leader);
-        let has_quorum =
-            |list: &BTreeSet<MemberId>| list.intersection(&voted).count() > list.len() / 2;
-        if !lists.iter().any(has_quorum) {
-            let message = format!("{leader} leads term {term} by the votes of {voted:?} alone");
-            return Err(broken("a quorum elects", message));
+    Ok(())
+}
+
+/// Up to which index each member is known to have applied changes, as the logs are walked.
+struct Floors<'h> {
+    /// Changes that members tell of, in the order of time.
+    facts: std::slice::Iter<'h, (Instant, Fact)>,
+    floors: BTreeMap<MemberId, u64>,
+}
+
+impl<'h> Floors<'h> {
+    fn new(case: &Case<'h>) -> Self {
+        Self { facts: case.history.facts().iter(), floors: BTreeMap::new() }
+    }
+
+    fn reach(&mut self, member: MemberId, index: u64) {
+        let floor = self.floors.entry(member).or_default();
+        *floor = index.max(*floor);
+    }
+
+    fn forget(&mut self, member: MemberId, at: Instant) {
+        self.advance(at);
+        self.floors.remove(&member);
+    }
+
+    fn of(&mut self, member: MemberId, at: Instant) -> u64 {
+        self.advance(at);
+        self.floors.get(&member).copied().unwrap_or(0)
+    }
+
+    /// Takes what was told before `at`: of the same time is what a leader applied after its election.
+    fn advance(&mut self, at: Instant) {
+        while let Some((told, fact)) = self.facts.as_slice().first()
+            && *told < at
+        {
+            self.facts.next();
+            if let Fact::Membership { member, change } = fact {
+                self.reach(*member, change.index);
+            }
         }
     }
-    Ok(())
+}
+
+/// Voters in the beginning: those the members were given, else what the first change leaves to guess.
+fn first_list(case: &Case, changes: &BTreeMap<u64, &AppliedChange>) -> Option<BTreeSet<MemberId>> {
+    let given = case.history.first_voters();
+    if !given.is_empty() {
+        return Some(given.iter().copied().collect());
+    }
+    changes.values().next().map(|first| list_before(first))
 }
 
 /// Voters before the first change that was seen.

@@ -4,12 +4,15 @@
 //! |---|---|
 //! | write under an alarm | while NOSPACE is raised a put, a txn with a put or a grant succeeds; while CORRUPT is, any write |
 //! | refused what frees space | a delete, compaction, revoke, defragment or read is refused for want of space |
-//! | refused without cause | space is said to be wanting, and no alarm is or becomes raised |
+//! | refused what writes nothing | a read, a renewal, a defragment or an operator's request is refused as corrupt |
+//! | refused without cause | space is said to be wanting, and no NOSPACE is or becomes raised; or corruption, without CORRUPT |
+//! | accepted past the quota | a member acknowledges what takes space though it must hold more than its quota (`held`) |
 //! | alarms are one list | a list of alarms is not what the log makes of it at that point |
 //!
 //! The log orders alarms and requests alike: a request that was called after an alarm's entry had been seen in a
 //! log stands behind it. So this checker judges runs whose Raft logs were watched.
-//! Not judged: how far a member's file may grow past the quota (the world does not see estimates).
+
+mod held;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,21 +40,35 @@ impl Checker for Quota {
         let alarms = Alarms::of(case);
         let mut times = None;
         for (id, op) in case.history.operations_with_ids() {
-            if case.history.error(id) == Some(&ApiError::NoSpace) {
-                if !takes_space(&op.call) {
-                    let message =
-                        format!("{} was refused for want of space", case.history.show(id));
-                    return Err(Violation::new("refused what frees space", message, vec![id]));
+            match case.history.error(id) {
+                Some(ApiError::NoSpace) => {
+                    if !takes_space(&op.call) {
+                        let message =
+                            format!("{} was refused for want of space", case.history.show(id));
+                        return Err(Violation::new("refused what frees space", message, vec![id]));
+                    }
+                    let times = times.get_or_insert_with(|| Times::new(case));
+                    alarms.want_space(case, times, id, op)?;
                 }
-                let times = times.get_or_insert_with(|| Times::new(case));
-                alarms.has_cause(case, times, id, op)?;
+                Some(ApiError::Corrupt) => {
+                    if !writes(&op.call) {
+                        let message = format!("{} was refused as corrupt", case.history.show(id));
+                        return Err(Violation::new(
+                            "refused what writes nothing",
+                            message,
+                            vec![id],
+                        ));
+                    }
+                    alarms.are_corrupt(case, id, op)?;
+                }
+                _ => {}
             }
             if let Outcome::Done { answer, .. } = &op.outcome {
                 alarms.allow(case, id, op)?;
                 alarms.list(case, id, op, answer)?;
             }
         }
-        Ok(())
+        held::check(case)
     }
 }
 
@@ -82,6 +99,8 @@ fn writes(call: &Call) -> bool {
         _ => false,
     }
 }
+
+type Verdict = Result<(), Violation>;
 
 /// (member, wire number of the type).
 type Raised = BTreeSet<(u64, i32)>;
@@ -149,22 +168,33 @@ impl Alarms {
         Ok(())
     }
 
-    fn has_cause(
-        &self,
-        case: &Case,
-        times: &Times,
-        id: OpId,
-        op: &Operation,
-    ) -> Result<(), Violation> {
-        let last = op.ended + RAISED_WITHIN;
-        let is_raised = self.met(op.called, op.ended).iter().any(|(_, raised)| !raised.is_empty());
-        let was_raised = self.activations.iter().any(|at| *at >= op.called && *at <= last);
-        let is_sure =
-            self.is_known && last <= times.end && times.troubled(op.called, last).is_zero();
-        if is_raised || was_raised || !is_sure {
+    /// Whether such an alarm was raised, of any member, at some time between these.
+    fn was_raised(&self, alarm: AlarmType, from: Instant, to: Instant) -> bool {
+        let is_of_type = |(_, other): &(u64, i32)| *other == alarm as i32;
+        self.met(from, to).iter().any(|(_, raised)| raised.iter().any(is_of_type))
+    }
+
+    /// NOSPACE was there, or came soon. What kept a leader from its work meanwhile is allowed for.
+    fn want_space(&self, case: &Case, times: &Times, id: OpId, op: &Operation) -> Verdict {
+        let next = self.activations.iter().filter(|at| **at >= op.called).min();
+        let until = next.copied().unwrap_or(times.end);
+        let most = RAISED_WITHIN + times.troubled(op.called, until);
+        if !self.is_known
+            || self.was_raised(AlarmType::Nospace, op.called, op.ended)
+            || until.since(op.ended) <= most
+        {
             return Ok(());
         }
-        let message = format!("{} met no alarm and raised none", case.history.show(id));
+        let message = format!("{} met no NOSPACE and raised none", case.history.show(id));
+        Err(Violation::new("refused without cause", message, vec![id]))
+    }
+
+    /// CORRUPT was there: a refusal comes behind the alarm's entry in the log.
+    fn are_corrupt(&self, case: &Case, id: OpId, op: &Operation) -> Verdict {
+        if !self.is_known || self.was_raised(AlarmType::Corrupt, op.called, op.ended) {
+            return Ok(());
+        }
+        let message = format!("{} met no CORRUPT", case.history.show(id));
         Err(Violation::new("refused without cause", message, vec![id]))
     }
 

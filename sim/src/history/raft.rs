@@ -61,7 +61,7 @@ pub enum Rare {
     /// The process opened its data directory; its log follows. `vote` is that of `term`.
     Opened { term: u64, vote: Option<MemberId>, offset: u64, offset_term: u64 },
     /// The process ended. `acknowledged`: the last index that it had told a leader to be durable
-    /// here, in the log it had then.
+    /// here, or had counted as such when it led, in the log it had then.
     Ended { acknowledged: u64 },
     /// A fault took bytes that were durable on its disk: what it told of before binds it no more.
     DiskDamaged,

@@ -12,6 +12,10 @@ pub struct Settings {
     pub drift_ppm: u32,
     /// Byte credit of a watch stream.
     pub watch_stream_bytes: u64,
+    /// Of the backend: the largest of any member; `None` where one has none, or nobody said.
+    pub quota_bytes: Option<u64>,
+    /// Some member compacts the past without being asked.
+    pub auto_compacts: bool,
 }
 
 impl Settings {
@@ -23,13 +27,15 @@ impl Settings {
 }
 
 impl Default for Settings {
-    /// etcd's defaults, on true clocks.
+    /// etcd's defaults, on true clocks, and no quota.
     fn default() -> Self {
         Self {
             election: Duration::from_secs(1),
             lease_ttl_secs_min: 2,
             drift_ppm: 0,
             watch_stream_bytes: detkv_core::limits::WATCH_STREAM_BYTES_MAX,
+            quota_bytes: None,
+            auto_compacts: false,
         }
     }
 }

@@ -312,7 +312,7 @@ impl World {
         n.refuses.clear();
         n.view = View::default();
         n.metrics = Default::default();
-        (n.applied, n.sampled) = (0, 0);
+        (n.applied, n.sampled, n.compared) = (0, 0, 0);
         let member = n.id;
         self.drop_peer_conns(node);
         self.drop_client_conns(node);

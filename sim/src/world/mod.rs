@@ -328,6 +328,7 @@ impl World {
             config,
         };
         world.history.set_settings(settings(&world.config, &world.nodes));
+        world.history.set_first_voters(ids);
         if world.config.trace.requests {
             world.history.raft_mut().keep_payloads();
             world.history.keep_value_hashes();
@@ -524,6 +525,7 @@ fn settings(config: &SimConfig, nodes: &[Node]) -> history::Settings {
     let drift = config.clocks.values().map(|clock| clock.drift_ppm.unsigned_abs());
     let first = nodes.first().map(|node| &node.config);
     let default = history::Settings::default();
+    let quotas: Option<Vec<u64>> = nodes.iter().map(|node| node.config.quota_bytes).collect();
     history::Settings {
         election: first.map_or(default.election, |core| core.election),
         lease_ttl_secs_min: first
@@ -531,6 +533,8 @@ fn settings(config: &SimConfig, nodes: &[Node]) -> history::Settings {
         drift_ppm: drift.max().unwrap_or(0),
         watch_stream_bytes: first
             .map_or(default.watch_stream_bytes, |core| core.watch_stream_bytes),
+        quota_bytes: quotas.and_then(|quotas| quotas.into_iter().max()),
+        auto_compacts: nodes.iter().any(|node| node.config.auto_compaction.is_some()),
     }
 }
 

@@ -80,6 +80,8 @@ pub struct Node {
     pub(super) metrics: [u64; WATCHED.len()],
     pub(super) applied: u64,
     pub(super) sampled: u64,
+    /// Applied index at which its state was compared last.
+    pub(super) compared: u64,
     pub(super) raft: RaftSeen,
     /// Number in its address: that of the member whose place it took.
     pub(super) machine: u64,
@@ -139,6 +141,7 @@ impl Node {
             metrics: [0; WATCHED.len()],
             applied: 0,
             sampled: 0,
+            compared: 0,
             raft: RaftSeen::default(),
             machine: number,
             retired: false,

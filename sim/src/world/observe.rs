@@ -4,7 +4,7 @@ use detkv_core::{MemberId, MemberStatus, Role};
 
 use super::World;
 use super::node::{Process, View, role_fact};
-use crate::history::{Event, Fact};
+use crate::history::{Event, Fact, Sample};
 
 /// Metrics of which every change is recorded. They begin at 0 with each process.
 pub(super) const WATCHED: [&str; 4] = [
@@ -18,6 +18,7 @@ impl World {
     /// After a burst: records what changed.
     pub(super) fn observe(&mut self, node: u32) {
         self.observe_raft(node);
+        self.observe_state(node);
         let n = self.node(node);
         let Process::Up(member) = &n.process else { return };
         let (role, term, leader) = member.raft_view();
@@ -64,7 +65,24 @@ impl World {
         }
     }
 
-    /// A sample when the applied index passes a multiple of `sample_every`, and whenever it meets the
+    /// Compares the state with that of everybody who stood at the same applied index when a burst was over.
+    /// Not folded into the event hash: that has its own samples.
+    fn observe_state(&mut self, node: u32) {
+        let at = self.kernel.now();
+        let n = &mut self.nodes[node as usize];
+        if n.applied == n.compared {
+            return;
+        }
+        let Process::Up(member) = &n.process else { return };
+        let (applied_index, hash) = member.state_hash();
+        n.compared = n.applied;
+        if applied_index > 0 {
+            let sample = Sample { member: n.id, applied_index, hash };
+            self.history.states_mut().sample(at, sample);
+        }
+    }
+
+    /// A sample in the event hash when the applied index passes a multiple of `sample_every`, and whenever it meets the
     /// index of another member's last sample: members apply in batches that end at different indexes,
     /// and only samples at the same index can be compared.
     fn maybe_sample(&mut self, node: u32) {

@@ -34,7 +34,8 @@ pub(super) struct RaftSeen {
     offset: u64,
     /// The newest vote it told of.
     voted: Option<(u64, MemberId)>,
-    /// The last index that it told a leader to be durable here. Lowered when the log is cut.
+    /// The last index that it told a leader to be durable here, or counted for itself as the leader.
+    /// Lowered when the log is cut.
     acknowledged: u64,
 }
 
@@ -75,6 +76,11 @@ impl World {
             seen.acknowledged = seen.acknowledged.min(from - 1);
             let mut log = Log { at, id, member, trace, ids: &mut self.entry_ids };
             log.record(from, &facts);
+        }
+        // Its own log is one of the majority that commits (of one member alone, all of it).
+        if leads.is_some() {
+            let counted = facts.persisted_index.min(facts.last_index);
+            seen.acknowledged = seen.acknowledged.max(counted);
         }
         // Behind what was appended, ahead of a new leadership: a leader's commits are its own.
         if facts.commit_index > seen.commit {
