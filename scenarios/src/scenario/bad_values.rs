@@ -119,8 +119,18 @@ const DISK: &[Bad] = &[
     ),
     (
         "disk = { model = \"good.prom\", clustering = { above = \"1s\", run = 0 } }",
-        "clustering",
+        "above",
         "`clustering`: `above` is 1s, expected one of the histogram's bounds",
+    ),
+    (
+        "[disks.m1]\nmodel = \"good.prom\"\n[disks.m2]\nmodel = \"good.prom\"\nclustering = { above = \"1s\", run = 0 }",
+        "above",
+        "`clustering`: `above` is 1s, expected one of the histogram's bounds",
+    ),
+    (
+        "[disks.m1]\nmodel = \"good.prom\"\n[disks.m2]\nmodel = \"none.prom\"",
+        "none.prom",
+        "\"none.prom\": no such file: expected a Prometheus text file or an HdrHistogram log",
     ),
     (
         "disk.bytes_per_sec = 0",
