@@ -13,7 +13,7 @@ use crate::error::OpenError;
 use crate::event::{DiskAction, DiskOp, LaneQueue, SharedFiles};
 use crate::limits;
 use crate::member::{COPY_PREFIX, Member, Parts};
-use crate::mvcc::{DB_PATH, Store, StoreOptions};
+use crate::mvcc::{DB_PATH, Store, StoreOptions, consistent_index};
 use crate::pb::raftpb;
 use crate::raft::{RaftNode, Restart, conf_state_from_pb};
 use crate::snapshot::{RECEIVING_PREFIX, received_path};
@@ -49,6 +49,10 @@ enum Stage {
     /// The log is there; the store is not open yet.
     Log(Box<Recovered>),
     Done,
+}
+
+fn io(path: &str, error: std::io::Error) -> OpenError {
+    OpenError::Io { path: path.to_owned(), error: error.to_string() }
 }
 
 impl Recovery {
@@ -101,6 +105,9 @@ impl Recovery {
     }
 
     fn read_wal(&mut self, mut recovery: Box<WalRecovery>) -> Result<RecoveryStep, OpenError> {
+        if let Some(last_index) = recovery.cut_to() {
+            self.check_cut(last_index)?;
+        }
         match recovery.step(&mut self.lane)? {
             WalStep::Read(bytes) => {
                 self.stage = Stage::Wal(recovery);
@@ -118,6 +125,18 @@ impl Recovery {
                 Ok(self.perform())
             }
         }
+    }
+
+    /// Before a torn tail is cut off: nothing gets into the store that was not durable in the log. Where the store
+    /// has more than would be left, no crash tore that tail: it is damaged, and stays as it is for whoever can
+    /// read it right.
+    fn check_cut(&self, last_index: u64) -> Result<(), OpenError> {
+        let has_store = self.files.len(DB_PATH).map_err(|e| io(DB_PATH, e))?.is_some();
+        let consistent_index = if has_store { consistent_index(&self.files, DB_PATH)? } else { 0 };
+        if consistent_index > last_index {
+            return Err(OpenError::BackendAhead { consistent_index, last_index });
+        }
+        Ok(())
     }
 
     fn check_owner(&self, found: WalMetadata) -> Result<(), OpenError> {
@@ -149,10 +168,6 @@ impl Recovery {
         &mut self,
         snapshot: Option<&raftpb::SnapshotMetadata>,
     ) -> Result<(), OpenError> {
-        let io = |path: &str, e: std::io::Error| OpenError::Io {
-            path: path.to_owned(),
-            error: e.to_string(),
-        };
         let sync = DiskAction::SyncDir { path: SNAP_DIR.to_owned() };
         if let Some(snapshot) = snapshot {
             let from = received_path(snapshot.index);

@@ -21,7 +21,8 @@ use crate::run::run;
 use crate::scenario::{Profile, Scenario};
 use crate::zoo;
 
-/// The hidden subcommand of a child; its one argument is a [`Job`] in JSON.
+/// The hidden subcommand of a child: it reads a [`Job`] in JSON from standard input. (An argument of a process
+/// is at most 128 KiB long, a file of syncs may be longer.)
 pub const SUBCOMMAND: &str = "child";
 
 /// One run, as the parent orders it.
@@ -84,8 +85,8 @@ impl Job {
 /// Errors: the child did not come to a report; says how it ended.
 pub fn spawn(binary: &Path, job: &Job) -> anyhow::Result<ChildReport> {
     let mut command = Command::new(binary);
-    command.arg(SUBCOMMAND).arg(serde_json::to_string(job)?);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.arg(SUBCOMMAND);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_clear().env("TZ", "UTC");
     // Pages given back to the system come back zeroed: a tenth of a run's time. It ends soon.
     command.env("MIMALLOC_PURGE_DELAY", "-1");
@@ -116,7 +117,13 @@ pub fn spawn(binary: &Path, job: &Job) -> anyhow::Result<ChildReport> {
             }
         }
     }
-    let output = command.output().with_context(|| format!("cannot start {}", binary.display()))?;
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start {}", binary.display()))?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // It reads all of it before it says anything. One that has ended says why in its status.
+    let _ = stdin.write_all(&serde_json::to_vec(job)?);
+    drop(stdin);
+    let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
         let how = match (output.status.code(), output.status.signal()) {
@@ -130,9 +137,10 @@ pub fn spawn(binary: &Path, job: &Job) -> anyhow::Result<ChildReport> {
         .map_err(|error| anyhow!("seed {}: the child's report is cut off: {error}", job.seed))
 }
 
-/// The child's side: runs the job and prints its report.
-pub fn child_main(job: &str) -> anyhow::Result<()> {
-    let job: Job = serde_json::from_str(job).context("the job of a child")?;
+/// The child's side: runs the job on standard input and prints its report.
+pub fn child_main() -> anyhow::Result<()> {
+    let job: Job =
+        serde_json::from_reader(std::io::stdin().lock()).context("the job of a child")?;
     // SAFETY: only sets a timer; its signal ends the process.
     unsafe { libc::alarm(job.wall_secs_max) };
     let is_shaken = job.surroundings == Surroundings::Shaken;

@@ -157,7 +157,7 @@ pub enum Command {
     /// Plants ten leaks on purpose and shows what the determinism check says of each
     LeakZoo,
     #[command(name = crate::child::SUBCOMMAND, hide = true)]
-    Child { job: String },
+    Child,
     /// Prints the fingerprint of the sources it was built from
     #[command(hide = true)]
     Sources,

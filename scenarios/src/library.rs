@@ -5,7 +5,6 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 
 use crate::child::scenario_name;
-use crate::place::ScenarioError;
 use crate::scenario::Scenario;
 use crate::swarm;
 use crate::variant;
@@ -31,9 +30,10 @@ const COMMITTED: [(&str, &str); 16] = [
 ];
 
 /// What the swarm found, as small as it gets: see `tests/repro.rs` for the seeds.
-const REPROS: [(&str, &str); 10] = [
+const REPROS: [(&str, &str); 11] = [
     ("repro/full-log-disk", include_str!("../repro/full-log-disk.toml")),
     ("repro/lead-to-a-laggard", include_str!("../repro/lead-to-a-laggard.toml")),
+    ("repro/long-append", include_str!("../repro/long-append.toml")),
     ("repro/missed-join", include_str!("../repro/missed-join.toml")),
     ("repro/read-storm", include_str!("../repro/read-storm.toml")),
     ("repro/removed-leader", include_str!("../repro/removed-leader.toml")),
@@ -89,8 +89,9 @@ pub fn find(given: &str, sets: &[String]) -> anyhow::Result<Source> {
     for assignment in sets {
         text = variant::set(&text, assignment).map_err(|why| anyhow!("--set {why}"))?;
         scenario = Scenario::parse(&scenario.name, &path, &text, &read).map_err(|error| {
-            let ScenarioError { message, .. } = error;
-            anyhow!("--set {assignment}: {message}")
+            let is_elsewhere = error.path != path;
+            let what = if is_elsewhere { error.to_string() } else { error.message };
+            anyhow!("--set {assignment}: {what}")
         })?;
         given += &format!(" --set '{assignment}'");
     }

@@ -29,6 +29,28 @@ pub struct MemberOptions {
     pub corrupt_check_interval: Option<Duration>,
     #[serde(deserialize_with = "optional_duration")]
     pub compact_hash_check_interval: Option<Duration>,
+    pub auto_compaction: Option<AutoCompact>,
+    pub strict_reconfig_check: Option<bool>,
+    pub learners_max: Option<usize>,
+}
+
+/// `auto_compaction`: what the members keep of the history by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AutoCompact {
+    /// `{ periodic = "2s" }`: that of so long.
+    Periodic(#[serde(with = "detkv_sim_world::duration")] Duration),
+    /// `{ revision = 100 }`: so many revisions, looked at every five minutes.
+    Revision(i64),
+}
+
+impl From<AutoCompact> for detkv_core::AutoCompaction {
+    fn from(option: AutoCompact) -> Self {
+        match option {
+            AutoCompact::Periodic(retention) => Self::Periodic(retention),
+            AutoCompact::Revision(retention) => Self::Revision(retention),
+        }
+    }
 }
 
 /// `[member]` with what `[member.coupled]` and `[member.decoupled]` say otherwise.
@@ -80,6 +102,10 @@ const SEGMENT_BYTES: RangeInclusive<u64> = 4 << 10..=1 << 30;
 /// Between two checks of the same data.
 const CHECKS: RangeInclusive<Duration> = Duration::from_millis(10)..=LONGEST;
 
+/// Revisions kept by auto-compaction.
+const REVISIONS: RangeInclusive<i64> = 1..=1_000_000_000;
+const LEARNERS: RangeInclusive<u64> = 0..=100;
+
 impl MemberOptions {
     /// Errors: what is wrong, and what was expected. What core takes for granted of its configuration is asked here.
     fn check(&self) -> Result<(), String> {
@@ -109,7 +135,14 @@ impl MemberOptions {
             value.map_or(Ok(()), |value| time_within(name, value, CHECKS))
         };
         check("corrupt_check_interval", self.corrupt_check_interval)?;
-        check("compact_hash_check_interval", self.compact_hash_check_interval)
+        check("compact_hash_check_interval", self.compact_hash_check_interval)?;
+        match self.auto_compaction {
+            Some(AutoCompact::Periodic(kept)) => time_within("periodic", kept, CHECKS)?,
+            Some(AutoCompact::Revision(kept)) => within("revision", kept, REVISIONS)?,
+            None => {}
+        }
+        let learners = self.learners_max.map_or(1, |count| count as u64);
+        within("learners_max", learners, LEARNERS)
     }
 
     pub fn apply(&self, config: &mut detkv_core::Config) {
@@ -124,12 +157,15 @@ impl MemberOptions {
         set(&mut config.wal_segment_bytes, self.wal_segment_bytes);
         set(&mut config.watch_stream_bytes, self.watch_stream_bytes);
         set(&mut config.initial_corrupt_check, self.initial_corrupt_check);
+        set(&mut config.strict_reconfig_check, self.strict_reconfig_check);
+        set(&mut config.learners_max, self.learners_max);
         // Off unless they are given.
         config.quota_bytes = self.quota_bytes.or(config.quota_bytes);
         config.corrupt_check_interval =
             self.corrupt_check_interval.or(config.corrupt_check_interval);
         config.compact_hash_check_interval =
             self.compact_hash_check_interval.or(config.compact_hash_check_interval);
+        config.auto_compaction = self.auto_compaction.map(Into::into).or(config.auto_compaction);
     }
 }
 

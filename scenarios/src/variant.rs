@@ -62,8 +62,11 @@ fn merge(file: &mut Table, over: Table) {
     }
 }
 
-/// A mistake that a variant brought in, at its place in the whole file.
+/// A mistake that a variant brought in, at its place in the whole file; one in a file that it names stays where it is.
 pub fn error_in(path: &str, text: &str, name: &str, error: ScenarioError) -> ScenarioError {
+    if error.path != path {
+        return error;
+    }
     let header = format!("[variant.{name}");
     let start = text.find(&header).or_else(|| text.find("[variant")).unwrap_or(0);
     // Sub-tables of the variant belong to it: up to the first header that is not its own.

@@ -70,6 +70,31 @@ fn a_mistake_in_a_histogram_is_named_with_its_place_in_that_file() {
 }
 
 #[test]
+fn a_mistake_in_a_variants_histogram_is_named_in_that_file_too() {
+    let folder = folder("\n[variant.slow]\ndisk.model = \"mine.prom\"\n");
+    let text = "a_seconds_bucket{le=\"1\"} 5\na_seconds_bucket{le=\"+Inf\"} 4\n";
+    fs::write(folder.path().join("mine.prom"), text).expect("it is writable");
+    let ended = detkv_sim_in(folder.path(), &["run", "quick.toml:slow", "--seed", "1"]);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("mine.prom:2:1: the count is 4, expected"), "{}", ended.err);
+}
+
+/// A page of metrics of a real server is longer than an argument of a process may be.
+#[test]
+fn a_histogram_in_a_long_page_of_metrics_runs() {
+    let folder = folder("\n[disk]\nmodel = \"page.prom\"\n");
+    let name = "etcd_disk_wal_fsync_duration_seconds";
+    let others: String = (0..5_000).map(|n| format!("another_metric_{n}_total {n}\n")).collect();
+    let text = format!(
+        "{others}{name}_bucket{{le=\"0.001\"}} 5\n{name}_bucket{{le=\"+Inf\"}} 5\n{name}_sum 0.003\n{name}_count 5\n"
+    );
+    assert!(text.len() > 128 << 10);
+    fs::write(folder.path().join("page.prom"), text).expect("it is writable");
+    let ended = detkv_sim_in(folder.path(), &["run", "quick.toml", "--seed", "1"]);
+    assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+}
+
+#[test]
 fn a_mistake_in_a_variant_or_on_the_command_line_is_named() {
     let folder = folder("\n[variant.slow]\nduratoin = \"1s\"\n");
     let ended = detkv_sim_in(folder.path(), &["run", "quick.toml:slow", "--seed", "1"]);

@@ -41,3 +41,12 @@ fn appends_are_no_longer_tiny_when_the_faults_are_over() {
 fn a_store_is_read_back_through_a_slow_link() {
     replays("slow-readout", "coupled", 7535);
 }
+
+/// All that a member lacked came in one message, behind which no heartbeat passed for seconds: without pre-vote it
+/// deposed leader after leader, and each sent all of it again.
+#[test]
+fn heartbeats_pass_between_the_appends_to_a_member_far_behind() {
+    for (profile, seed) in [("coupled", 1), ("decoupled", 1)] {
+        replays("long-append", profile, seed);
+    }
+}

@@ -161,6 +161,44 @@ impl Readers {
     }
 }
 
+/// How many times as slow a CPU is, and until when: each a fault's.
+#[derive(Clone, Default, Debug)]
+pub struct Slowdowns(Vec<(u64, u64)>);
+
+impl Slowdowns {
+    pub fn push(&mut self, factor: u64, until: u64) {
+        self.0.push((factor, until));
+    }
+
+    /// One of these is over, before its time as a rule.
+    pub fn remove(&mut self, factor: u64, until: u64) {
+        if let Some(place) = self.0.iter().position(|slow| *slow == (factor, until)) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Several at once multiply.
+    pub fn factor(&self) -> u64 {
+        self.0.iter().map(|(factor, _)| factor).product()
+    }
+
+    /// When work is done that begins at `from` and takes `work_ns` of a CPU as it usually is. They end when they said.
+    pub fn done_at(&self, from: u64, mut work_ns: u64) -> u64 {
+        let mut at = from;
+        loop {
+            let lasting = || self.0.iter().filter(|(_, until)| *until > at);
+            let factor: u64 = lasting().map(|(factor, _)| factor).product();
+            let Some(until) = lasting().map(|(_, until)| *until).min() else { return at + work_ns };
+            let meanwhile_ns = (until - at) / factor;
+            if work_ns <= meanwhile_ns {
+                return at + work_ns * factor;
+            }
+            work_ns -= meanwhile_ns;
+            at = until;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,5 +210,19 @@ mod tests {
         assert_eq!(readers.run(100, 30), 130);
         assert_eq!(readers.run(100, 10), 120);
         assert_eq!(readers.run(200, 10), 210);
+    }
+
+    #[test]
+    fn work_goes_on_at_the_usual_speed_when_a_slowdown_is_over() {
+        let mut slow = Slowdowns::default();
+        assert_eq!((slow.factor(), slow.done_at(1_000, 50)), (1, 1_050));
+        slow.push(10, 2_000);
+        slow.push(5, 1_500);
+        assert_eq!(slow.factor(), 50);
+        assert_eq!(slow.done_at(1_000, 10), 1_500, "all of it fifty times as slow");
+        assert_eq!(slow.done_at(1_000, 20), 1_600, "half of it ten times as slow");
+        assert_eq!(slow.done_at(1_000, 70), 2_010);
+        slow.remove(5, 1_500);
+        assert_eq!(slow.done_at(1_000, 110), 2_010);
     }
 }

@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn no_site_fires_once_the_faults_are_over_and_marks_are_counted_on() {
+        let probes = RunProbes::install(3, true);
+        let sites = || probe::SITES.iter().flat_map(|(site, _)| [site; 40]);
+        let asked = || sites().filter(|site| probe::is_wanted(site)).count();
+        assert!(probe::has_faults() && asked() > 0);
+        probe::end_faults();
+        assert!(!probe::has_faults());
+        assert_eq!(asked(), 0);
+        probe::mark("wal.segment-cut");
+        assert_eq!(probes.finish().marks["wal.segment-cut"], 1);
+    }
+
+    #[test]
     fn a_site_that_is_asked_more_often_moves_no_other() {
         let answers = |more: usize| {
             let mut probes = RunProbes::install(3, true);

@@ -222,6 +222,24 @@ fn checker_judges_a_cancel_for_compaction() {
     }
 }
 
+/// With auto-compaction it is a member that asks.
+#[test]
+fn a_cancel_for_compaction_is_right_where_a_member_proposed_it_and_nowhere_else() {
+    for (proposed, is_right) in [(4, true), (3, false)] {
+        let mut script = five();
+        script.history.raft_mut().compaction(proposed);
+        let watch = script.watch(watch_all(2));
+        let response =
+            pb::WatchResponse { canceled: true, compact_revision: 4, ..Default::default() };
+        script.record(Event::WatchResponse { watch, response });
+        if is_right {
+            accepts(&script, &Watch);
+        } else {
+            rejects(&script, &Watch, "compacted");
+        }
+    }
+}
+
 #[test]
 fn checker_rejects_an_event_that_comes_long_after_its_member_had_shown_it() {
     for (seconds, is_slow, has_fault, is_right) in [

@@ -17,6 +17,8 @@ use crate::time::Instant;
 
 /// Longest time between two compactions of the periodic mode (etcd's value).
 const INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// Shortest time between two ticks, whatever retention is asked for.
+const TICK_MIN: Duration = Duration::from_millis(1);
 /// Samples per interval (etcd's value).
 const SAMPLES: u32 = 10;
 /// Time between two compactions of the revision mode (etcd's value).
@@ -95,7 +97,9 @@ impl AutoCompactor {
 /// Time between two ticks.
 fn interval(mode: AutoCompaction) -> Duration {
     match mode {
-        AutoCompaction::Periodic(retention) => retention.min(INTERVAL_MAX) / SAMPLES,
+        AutoCompaction::Periodic(retention) => {
+            (retention.min(INTERVAL_MAX) / SAMPLES).max(TICK_MIN)
+        }
         AutoCompaction::Revision(_) => REVISION_INTERVAL,
     }
 }

@@ -32,6 +32,14 @@ impl Load {
     }
 }
 
+/// How far the file at `path` has come, without the rest of it.
+pub(crate) fn consistent_index(files: &SharedFiles, path: &str) -> Result<u64, OpenError> {
+    let damaged = |error: FileError| OpenError::FileDamaged { path: path.into(), what: error.0 };
+    let backend = Arc::new(Backend::open(files, path).map_err(damaged)?);
+    let meta = backend.view().and_then(|view| Meta::read(&view)).map_err(damaged)?;
+    Ok(meta.consistent.index)
+}
+
 /// A store as its file has it.
 #[derive(Debug)]
 pub(crate) struct Loaded {

@@ -59,6 +59,7 @@ pub use cost::Cost;
 pub use counters::StoreMetrics;
 pub use hash::KvHash;
 pub use job::{BackendJob, JobDone};
+pub(crate) use load::consistent_index;
 pub use reader::{Hashed, ReadResult, StoreReader};
 pub(crate) use rows::decode_kv;
 pub use snapshot::{SnapshotPin, SnapshotReceiver};

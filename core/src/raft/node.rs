@@ -14,6 +14,7 @@
 mod alone;
 mod change;
 mod facts;
+mod pieces;
 mod probe;
 mod pump;
 

@@ -117,6 +117,14 @@ impl WalRecovery {
         }
     }
 
+    /// The last index of the log once its torn tail is cut off; `None` when the next step cuts nothing.
+    pub fn cut_to(&self) -> Option<u64> {
+        match &self.state {
+            State::Repair { end, .. } if end.torn_bytes > 0 => Some(self.replay.last_index()),
+            _ => None,
+        }
+    }
+
     fn read_segment(&mut self, i: usize) -> Result<WalStep, OpenError> {
         let path = self.segments[i].path();
         let is_last = i + 1 == self.segments.len();

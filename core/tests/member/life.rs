@@ -1,8 +1,10 @@
 //! Starts, stops and ends.
 
+use std::time::Duration;
+
 use detkv_core::api::{Request, Response};
 use detkv_core::pb::{etcdserverpb as pb, peer};
-use detkv_core::{Halt, Input, MemberId};
+use detkv_core::{DiskAction, Files as _, Halt, Input, MemberId, OpenError, Profile};
 
 use crate::support::Cluster;
 use crate::three;
@@ -34,6 +36,37 @@ fn a_restarted_cluster_has_everything() {
     assert_eq!(c.get(leader, "k49").as_deref(), Some("v"));
     assert_eq!(c.put(leader, "k", "v"), 52);
     c.assert_converged();
+}
+
+#[test]
+fn a_tail_that_the_store_knows_to_be_whole_is_not_cut_off() {
+    let mut c = Cluster::new(1, Profile::Decoupled, 7);
+    let id = c.elect();
+    // A flipped bit beside a sector of zeros looks like a write that a crash has torn.
+    c.put(id, "zeros", &"\0".repeat(2_000));
+    for n in 0..5 {
+        c.put(id, "k", &n.to_string());
+    }
+    c.run(Duration::from_secs(6));
+    c.kill(id);
+    let disk = c.nodes[&id].disk.clone();
+    let name = disk.list("member/wal").unwrap().remove(0);
+    let path = format!("member/wal/{name}");
+    let read = || disk.read(&path, 0, 1 << 20).unwrap();
+    let zeros = read().windows(1_900).position(|w| w.iter().all(|b| *b == 0)).unwrap();
+    let flip = |with: &'static [u8]| {
+        let (path, data) = (path.clone(), with.into());
+        disk.perform(&DiskAction::WriteAt { path, offset: zeros as u64, data });
+    };
+    flip(b"\x01");
+    let damaged = read();
+    let refused = c.open(id).unwrap_err();
+    assert!(matches!(refused, OpenError::BackendAhead { .. }), "{refused}");
+    assert!(read() == damaged, "nothing was changed");
+    flip(b"\0");
+    c.start(id);
+    c.elect();
+    assert_eq!(c.get(id, "k").as_deref(), Some("4"));
 }
 
 #[test]

@@ -94,3 +94,24 @@ fn a_peer_whose_log_is_not_known_is_sent_little_and_then_each_entry_once() {
     assert!(sent.iter().sum::<usize>() < 41 * (9 << 10), "no entry comes twice: {sent:?}");
     c.assert_converged();
 }
+
+/// A message of many megabytes would hold up every heartbeat behind it (swarm run 13262).
+#[test]
+fn what_a_peer_lacks_is_sent_in_pieces() {
+    let mut c = three();
+    let leader = c.elect();
+    let follower = c.followers()[0];
+    c.isolated.insert(follower);
+    let value = "v".repeat(300 << 10);
+    for n in 0..15 {
+        c.put(leader, &format!("key-{n}"), &value);
+    }
+    c.appends.clear();
+    c.isolated.clear();
+    c.ms(500);
+    let sent = c.appends.iter().filter(|(to, _)| *to == follower).map(|(_, bytes)| *bytes);
+    let sent: Vec<usize> = sent.collect();
+    let largest = sent.iter().max().copied().unwrap_or(0);
+    assert!(((600 << 10)..=(1 << 20)).contains(&largest), "{sent:?}");
+    c.assert_converged();
+}

@@ -14,7 +14,7 @@ use detkv_core::pb::etcdserverpb as pb;
 use detkv_core::pb::peer::{Frame, frame::Body};
 use detkv_core::{
     ApiError, BootMember, Config, DiskAction, DiskOp, Files, Halt, Input, Instant, Lane, LogLine,
-    Member, MemberId, Outputs, Peer, Profile, Recovery, RecoveryStep, Role, Ticket,
+    Member, MemberId, OpenError, Outputs, Peer, Profile, Recovery, RecoveryStep, Role, Ticket,
 };
 
 type Inode = Arc<Mutex<Vec<u8>>>;
@@ -226,20 +226,25 @@ impl Cluster {
         cluster
     }
 
-    pub fn start(&mut self, id: MemberId) {
-        let node = self.nodes.get_mut(&id).unwrap();
+    /// Opens the data directory of a member that is down.
+    pub fn open(&mut self, id: MemberId) -> Result<Member, OpenError> {
+        let node = &self.nodes[&id];
         let files = Arc::new(node.disk.clone());
-        let mut recovery = Recovery::new(node.config.clone(), files, self.seed).unwrap();
-        let member = loop {
-            match recovery.step(self.now).unwrap() {
+        let mut recovery = Recovery::new(node.config.clone(), files, self.seed)?;
+        loop {
+            match recovery.step(self.now)? {
                 RecoveryStep::Perform(ops) => {
                     ops.iter().for_each(|op| node.disk.perform(&op.action))
                 }
                 RecoveryStep::Read { .. } => {}
-                RecoveryStep::Ready(member) => break *member,
+                RecoveryStep::Ready(member) => return Ok(*member),
             }
-        };
-        node.member = Some(member);
+        }
+    }
+
+    pub fn start(&mut self, id: MemberId) {
+        let member = self.open(id).unwrap();
+        self.nodes.get_mut(&id).unwrap().member = Some(member);
         let others: Vec<MemberId> = self.nodes.keys().copied().filter(|o| *o != id).collect();
         for other in others {
             self.input(id, Input::PeerUp { peer: other });

@@ -95,8 +95,8 @@ pub fn dispatch(command: Command) -> Result<End, Failure> {
             Ok(End::Pass)
         }
         Command::LeakZoo => Ok(determinism::leak_zoo()?),
-        Command::Child { job } => {
-            crate::child::child_main(&job)?;
+        Command::Child => {
+            crate::child::child_main()?;
             Ok(End::Pass)
         }
         Command::Sources => {

@@ -79,6 +79,17 @@ const MEMBER: &[Bad] = &[
         "`corrupt_check_interval` is 0ns, expected 10ms to 10000m",
     ),
     (
+        "member.auto_compaction.periodic = \"1ns\"",
+        "periodic",
+        "`periodic` is 1ns, expected 10ms to 10000m",
+    ),
+    (
+        "member.auto_compaction.revision = 0",
+        "revision",
+        "`revision` is 0, expected 1 to 1000000000",
+    ),
+    ("member.learners_max = 101", "learners_max", "`learners_max` is 101, expected 0 to 100"),
+    (
         "member.compact_hash_check_interval = \"1ns\"",
         "compact_hash_check_interval",
         "`compact_hash_check_interval` is 1ns, expected 10ms to 10000m",
@@ -463,7 +474,7 @@ fn keys(section: &str) -> Vec<String> {
 #[test]
 fn no_key_of_a_model_is_left_out() {
     // True or false.
-    let any = ["pre_vote", "initial_corrupt_check"];
+    let any = ["pre_vote", "initial_corrupt_check", "strict_reconfig_check"];
     let all = [CLUSTER, MEMBER, DISK, NET].into_iter().flatten();
     let named: BTreeSet<&str> = all
         .flat_map(|(rest, ..)| rest.split(|c: char| !c.is_alphanumeric() && c != '_'))

@@ -44,7 +44,10 @@ pub fn draw(seed: u64) -> Drawn {
     swarm.in_code();
     swarm.quota();
     swarm.corruption_checks();
+    swarm.compactions();
+    swarm.own_cpus();
     swarm.situation();
+    swarm.versions();
     let text = toml::to_string(&swarm.file).expect("tables of plain values are TOML");
     Drawn { text, options: swarm.options }
 }
@@ -297,6 +300,57 @@ impl Swarm {
             );
             situations::add(&mut self.file, &text);
         }
+    }
+
+    /// Members that compact by themselves. By revision they look every five minutes: too rarely for a run.
+    fn compactions(&mut self) {
+        let mut draw = self.section("auto-compaction");
+        let is_on = draw.chance(15);
+        self.option("auto-compaction", if is_on { "periodic" } else { "off" });
+        if is_on {
+            let retention = draw.number(50, 4_000);
+            let text = format!("[member]\nauto_compaction = {{ periodic = \"{retention}ms\" }}\n");
+            situations::add(&mut self.file, &text);
+        }
+        if draw.chance(15) {
+            let (is_strict, learners) = (draw.chance(50), draw.number(1, 3));
+            let text = format!(
+                "[member]\nstrict_reconfig_check = {is_strict}\nlearners_max = {learners}\n"
+            );
+            situations::add(&mut self.file, &text);
+        }
+    }
+
+    /// A member whose work costs something else.
+    fn own_cpus(&mut self) {
+        let mut draw = self.section("own cpus");
+        if draw.chance(20) {
+            let slow = slow_cpu(draw.number(2, 40), draw.uniform(1, 4));
+            let own = Table::from_iter([(format!("m{}", draw.member().0), slow)]);
+            self.set("cpus", own);
+        }
+        self.option("own cpus", if self.file.contains_key("cpus") { "drawn" } else { "off" });
+    }
+
+    /// Members of an older version, which pass no membership change on where none is drawn.
+    fn versions(&mut self) {
+        let mut draw = self.section("versions");
+        let is_on = draw.chance(15);
+        self.option("versions", if is_on { "mixed" } else { "one" });
+        if !is_on {
+            return;
+        }
+        let text = toml::to_string(&self.file).expect("tables of plain values are TOML");
+        let changes = ["-member\"", "member-changes", "replace-disk", "wipe-disk"];
+        let wire = if changes.iter().any(|kind| text.contains(kind)) { 2 } else { 1 };
+        let count = draw.number(1, self.members);
+        let old = (0..count).map(|_| {
+            let model = format!("version = \"3.5.0\"\nwire = {wire}");
+            let model: Table = model.parse().expect("it is TOML");
+            (format!("m{}", draw.member().0), Value::from(model))
+        });
+        let old = old.collect::<Table>();
+        self.set("versions", old);
     }
 
     fn situation(&mut self) {

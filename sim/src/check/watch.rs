@@ -268,17 +268,22 @@ impl<'a> Walk<'a> {
         Err(("prev_kv", format!("before revision {revision} the store held {held}, got {shown}")))
     }
 
+    /// Revisions that somebody asked to compact to: a client, or a member by itself.
+    fn asked_compactions(&self) -> impl Iterator<Item = i64> {
+        let by_clients = self.history.operations().iter().filter_map(|op| match op.call {
+            Call::Compact { revision } => Some(revision),
+            _ => None,
+        });
+        by_clients.chain(self.history.raft().compactions().iter().copied())
+    }
+
     fn may_be_compacted(&self, revision: i64) -> bool {
-        self.history.operations().iter().any(
-            |op| matches!(op.call, Call::Compact { revision: compacted } if compacted > revision),
-        )
+        self.asked_compactions().any(|compacted| compacted > revision)
     }
 
     fn compacted(&self, compact_revision: i64) -> Result<(), Broken> {
         let position = self.start.max(self.last + 1);
-        let was_asked = self.history.operations().iter().any(
-            |op| matches!(op.call, Call::Compact { revision } if revision == compact_revision),
-        );
+        let was_asked = self.asked_compactions().any(|revision| revision == compact_revision);
         if position >= compact_revision || !was_asked {
             let message = format!(
                 "cancelled as compacted at {compact_revision}, but it was at {position} (compaction asked for: {was_asked})"

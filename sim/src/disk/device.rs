@@ -99,13 +99,25 @@ impl DiskModel {
 /// Sync that finds nothing to write: a system call, no device.
 const EMPTY_SYNC_NS: u64 = 5_000;
 
+/// Names a stall of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StallId(u64);
+
+/// No sync completes.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    id: StallId,
+    from: u64,
+    until: u64,
+}
+
 /// The queue of a device. All times are true time.
 #[derive(Debug)]
 pub struct Device {
     /// When each of the parallel channels is free.
     free_at: Vec<u64>,
-    /// Episodes in which no sync completes: (from, until).
-    stalls: Vec<(u64, u64)>,
+    stalls: Vec<Stall>,
+    next_stall: u64,
     periods: Option<Periods>,
 }
 
@@ -113,18 +125,20 @@ impl Device {
     pub fn new(seed: u64, node: u64, model: &DiskModel) -> Self {
         let free_at = vec![0; model.parallelism.max(1) as usize];
         let periods = model.episodes.map(|episodes| Periods::new(seed, node, episodes));
-        Self { free_at, stalls: Vec::new(), periods }
+        Self { free_at, stalls: Vec::new(), next_stall: 0, periods }
     }
 
-    pub fn stall(&mut self, from: u64, until: u64) {
-        self.stalls.push((from, until));
+    pub fn stall(&mut self, from: u64, until: u64) -> StallId {
+        let id = StallId(self.next_stall);
+        self.next_stall += 1;
+        self.stalls.push(Stall { id, from, until });
+        id
     }
 
-    /// Ends every stall at `now`. Syncs that were issued keep the time they were given.
-    pub fn heal(&mut self, now: u64) {
-        self.stalls.retain(|(from, _)| *from < now);
-        for (_, until) in &mut self.stalls {
-            *until = (*until).min(now);
+    /// Ends one stall at `now`, if it lasts; others go on. Syncs that were issued keep the time they were given.
+    pub fn end_stall(&mut self, id: StallId, now: u64) {
+        if let Some(stall) = self.stalls.iter_mut().find(|stall| stall.id == id) {
+            stall.until = stall.until.min(now);
         }
     }
 
@@ -165,10 +179,10 @@ impl Device {
 }
 
 /// When a stall that lasts at `start` is over.
-fn stalled_until(stalls: &[(u64, u64)], periods: Option<&mut Periods>, start: u64) -> Option<u64> {
-    let stall = stalls.iter().find(|(from, until)| *from <= start && start < *until).copied();
+fn stalled_until(stalls: &[Stall], periods: Option<&mut Periods>, start: u64) -> Option<u64> {
+    let stall = stalls.iter().find(|stall| stall.from <= start && start < stall.until);
     let episode = || periods.filter(|p| p.model().stall).and_then(|p| p.bad_at(start));
-    stall.or_else(episode).map(|(_, until)| until)
+    stall.map(|stall| stall.until).or_else(|| episode().map(|(_, until)| until))
 }
 
 /// Time to move so many bytes, rounded up.
@@ -214,6 +228,21 @@ mod tests {
         let mut sync = |at| device.sync(at, Some(0), &model, &mut draws);
         assert_eq!(sync(1_950), 2_050, "already under way when the stall begins");
         assert_eq!(sync(2_500), 9_100);
+    }
+
+    #[test]
+    fn a_stall_ends_alone() {
+        let (mut device, model, mut draws) = fixed(1);
+        let short = device.stall(1_000, 3_000);
+        let long = device.stall(1_500, 9_000);
+        device.end_stall(short, 3_000);
+        assert_eq!(device.sync(4_000, Some(0), &model, &mut draws), 9_100, "the long one lasts");
+        let (mut device, model, mut draws) = fixed(1);
+        device.stall(1_000, 3_000);
+        let early = device.stall(1_500, 9_000);
+        device.end_stall(early, 2_000);
+        assert_eq!(device.sync(2_500, Some(0), &model, &mut draws), 3_100, "the short one lasts");
+        assert_ne!(short, long);
     }
 
     #[test]

@@ -49,7 +49,7 @@ use parking_lot::Mutex;
 use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
-pub use device::{CrashModel, DiskModel, transfer_ns};
+pub use device::{CrashModel, DiskModel, StallId, transfer_ns};
 pub use episodes::Episodes;
 pub use rules::{DiskLane, DiskOp, RuleId, Scope, Trouble, path_matches};
 pub use state::DiskImage;
@@ -162,13 +162,13 @@ impl SimDisk {
     }
 
     /// No sync completes between `from` and `until`.
-    pub fn stall(&self, from: u64, until: u64) {
-        self.state.lock().device.stall(from, until);
+    pub fn stall(&self, from: u64, until: u64) -> StallId {
+        self.state.lock().device.stall(from, until)
     }
 
-    /// Ends all stalls.
-    pub fn heal(&self, now: u64) {
-        self.state.lock().device.heal(now);
+    /// Ends one stall, if it lasts.
+    pub fn end_stall(&self, id: StallId, now: u64) {
+        self.state.lock().device.end_stall(id, now);
     }
 
     /// No bad period comes any more, and the one that lasts is over. Syncs that were issued keep their time.

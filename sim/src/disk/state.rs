@@ -32,6 +32,13 @@ pub struct DiskImage {
     nodes: BTreeMap<Inode, Node>,
 }
 
+impl DiskImage {
+    /// Of a disk that was never written to.
+    pub fn empty() -> Self {
+        Self { nodes: BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]) }
+    }
+}
+
 #[derive(Debug)]
 pub struct State {
     model: DiskModel,
@@ -73,7 +80,7 @@ impl State {
             model,
             seed,
             node,
-            nodes: BTreeMap::from([(ROOT, Node::Dir(Dir::default()))]),
+            nodes: DiskImage::empty().nodes,
             named: None,
             next_inode: ROOT + 1,
             open: BTreeMap::new(),

@@ -33,12 +33,13 @@ impl FaultKind for CpuSlow {
         let node = self.node.resolve(world)?;
         let factor = u64::from(self.factor);
         let member = world.node(node).id;
-        if !world.slow_cpu(node, factor) {
+        let until = (world.now() + self.duration).ns;
+        if !world.slow_cpu(node, factor, until) {
             return Err(format!("the CPU of m{} does next to nothing already", member.0));
         }
         let what = format!("CPU of m{} is {factor} times as slow", member.0);
         Ok(Effect::lasting(Some(member), what, self.duration, move |world| {
-            world.unslow_cpu(node, factor);
+            world.unslow_cpu(node, factor, until);
         }))
     }
 

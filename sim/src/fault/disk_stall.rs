@@ -27,13 +27,14 @@ impl FaultKind for DiskStall {
         let node = self.node.resolve(world)?;
         let now = world.now().ns;
         let until = (world.now() + self.duration).ns;
-        world.node(node).disk.stall(now, until);
+        // The disk, not the node: that may have another one by then.
+        let disk = world.node(node).disk.clone();
+        let stall = disk.stall(now, until);
         let member = world.node(node).id;
         let what = format!("disk of m{} stalls", member.0);
         // A stall that ends by itself is over already; one that is healed early ends here.
         Ok(Effect::lasting(Some(member), what, self.duration, move |world| {
-            let now = world.now().ns;
-            world.node(node).disk.heal(now);
+            disk.end_stall(stall, world.now().ns);
         }))
     }
 

@@ -21,6 +21,7 @@ mod disk_full;
 mod disk_rule;
 mod disk_stall;
 mod draw;
+mod empty_disk;
 mod fsync_fails_clean;
 mod isolate_peers;
 mod kill;
@@ -67,6 +68,7 @@ pub use disk_error::DiskError;
 pub use disk_full::DiskFull;
 pub use disk_stall::DiskStall;
 pub use draw::Draw;
+pub use empty_disk::EmptyDisk;
 pub use fsync_fails_clean::FsyncFailsClean;
 pub use isolate_peers::IsolatePeers;
 pub use kill::Kill;
@@ -184,7 +186,7 @@ faults! {
     Partition, PartialPartition, IsolatePeers, Bridge, Ring,
     LinkSlow, LinkLoss, LinkDuplicate, LinkReorder, LinkBandwidth, LinkFlap, ConnectHang, DelayReads,
     // Process
-    Kill, KillAt, PowerLoss, Restart, Stop, Pause, SwapDisk,
+    Kill, KillAt, PowerLoss, Restart, Stop, Pause, SwapDisk, EmptyDisk,
     // CPU
     CpuSlow,
     // Clock
@@ -286,7 +288,6 @@ impl World {
         }
         for node in 0..self.nodes.len() as u32 {
             self.node(node).disk.calm();
-            self.resume(node);
             self.start(node);
         }
     }

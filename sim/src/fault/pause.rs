@@ -25,9 +25,9 @@ impl FaultKind for Pause {
     fn begin(&self, world: &mut World) -> Result<Effect, String> {
         let node = self.node.resolve(world)?;
         let member = world.node(node).id;
-        world.pause(node);
+        let pausing = world.pause(node).ok_or_else(|| format!("m{} is down", member.0))?;
         let what = format!("m{} is paused", member.0);
-        let undo = move |world: &mut World| world.resume(node);
+        let undo = move |world: &mut World| world.end_pause(pausing);
         Ok(Effect::lasting(Some(member), what, self.duration, undo))
     }
 

@@ -122,6 +122,7 @@ pub struct RaftTrace {
     rare: Vec<(Instant, Rare)>,
     leases: Vec<LeaseEntry>,
     alarms: Vec<AlarmEntry>,
+    compactions: Vec<i64>,
     /// By entry, when they are kept: whether it is a configuration change, and its bytes.
     payloads: Option<Vec<(bool, Bytes)>>,
 }
@@ -197,6 +198,10 @@ impl RaftTrace {
         self.alarms.push(entry);
     }
 
+    pub fn compaction(&mut self, revision: i64) {
+        self.compactions.push(revision);
+    }
+
     fn step(&mut self, kind: Kind, member: MemberId, count: u16, value: u64) {
         let known = self.members.iter().position(|other| *other == member);
         let member = known.unwrap_or_else(|| {
@@ -223,6 +228,12 @@ impl RaftTrace {
 
     pub fn alarms(&self) -> &[AlarmEntry] {
         &self.alarms
+    }
+
+    /// Revisions that somebody proposed to compact to, a client or a member, in the order in which they were first
+    /// seen in a log.
+    pub fn compactions(&self) -> &[i64] {
+        &self.compactions
     }
 
     /// Nothing was watched.

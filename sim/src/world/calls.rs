@@ -331,7 +331,7 @@ impl World {
         match result {
             Ok(Response::ReadReady(ready)) => {
                 let n = self.node_mut(node);
-                let read_ns = n.cpu.read_ns * n.cpu_factor;
+                let read_ns = n.cpu.read_ns * n.slowdowns.factor();
                 let (at, epoch) = (n.readers.run(now, read_ns), n.epoch);
                 let ready = Box::new(ready);
                 self.schedule(at, Event::Read { node, epoch, call, ready });
@@ -344,7 +344,7 @@ impl World {
     pub(super) fn on_read(&mut self, node: u32, epoch: u32, call: CallId, ready: &ReadReady) {
         let now = self.now_ns();
         let n = self.node_mut(node);
-        let row_ns = n.cpu.read_row_ns * n.cpu_factor;
+        let row_ns = n.cpu.read_row_ns * n.slowdowns.factor();
         if n.epoch != epoch {
             return;
         }

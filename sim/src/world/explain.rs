@@ -68,8 +68,8 @@ impl Copy {
         };
         Self {
             id: node.id,
-            is_up: !node.paused,
-            state: if node.paused { "paused".to_owned() } else { role },
+            is_up: !node.is_paused(),
+            state: if node.is_paused() { "paused".to_owned() } else { role },
             term: status.term,
             commit,
             applied: status.applied_index,
@@ -77,7 +77,7 @@ impl Copy {
             last: newest.unwrap_or_else(|| (member.log_term(last).unwrap_or(0), last)),
             entries,
             voters: status.voters,
-            is_leader: status.role == Role::Leader && !node.paused,
+            is_leader: status.role == Role::Leader && !node.is_paused(),
         }
     }
 

@@ -21,6 +21,13 @@ const SUPERVISOR_NS: u64 = 1_000_000_000;
 /// A burst of milliseconds then takes hours: no more makes sense, and sums of costs stay far from overflow.
 const CPU_FACTOR_MAX: u64 = 1_000_000;
 
+/// A pause under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Pausing {
+    node: u32,
+    epoch: u32,
+}
+
 impl World {
     /// Starts the process of a node that is down. Does nothing to one that runs.
     pub fn start(&mut self, node: u32) {
@@ -59,7 +66,7 @@ impl World {
         if n.epoch != epoch {
             return;
         }
-        if n.paused {
+        if n.is_paused() {
             n.held = true;
             return;
         }
@@ -152,23 +159,31 @@ impl World {
         report
     }
 
-    /// Stops the process as SIGSTOP does: the disk and the network go on.
-    pub fn pause(&mut self, node: u32) {
+    /// Stops the process as SIGSTOP does: the disk and the network go on. `None`, and nothing is done, where there is
+    /// none.
+    pub fn pause(&mut self, node: u32) -> Option<Pausing> {
         let n = self.node_mut(node);
-        if n.paused || matches!(n.process, Process::Down) {
-            return;
+        if matches!(n.process, Process::Down) {
+            return None;
         }
-        n.paused = true;
-        let member = n.id;
-        self.fact(Fact::Paused { member });
+        n.pauses += 1;
+        let (member, epoch, is_first) = (n.id, n.epoch, n.pauses == 1);
+        if is_first {
+            self.fact(Fact::Paused { member });
+        }
+        Some(Pausing { node, epoch })
     }
 
-    pub fn resume(&mut self, node: u32) {
+    /// One pause is over, unless the process is; it goes on when no other lasts.
+    pub fn end_pause(&mut self, Pausing { node, epoch }: Pausing) {
         let n = self.node_mut(node);
-        if !n.paused {
+        if n.epoch != epoch {
             return;
         }
-        n.paused = false;
+        n.pauses -= 1;
+        if n.is_paused() {
+            return;
+        }
         let (member, epoch) = (n.id, n.epoch);
         let held = std::mem::take(&mut n.held);
         let recovering = matches!(n.process, Process::Recovering(_));
@@ -210,21 +225,21 @@ impl World {
         self.arm_deadline(node);
     }
 
-    /// Makes everything on a node's CPU cost so many times as much. Returns false, and does nothing, where several at
-    /// once would come to more than [`CPU_FACTOR_MAX`].
-    pub fn slow_cpu(&mut self, node: u32, factor: u64) -> bool {
+    /// Makes everything on a node's CPU cost so many times as much until then. Returns false, and does nothing, where
+    /// several at once would come to more than [`CPU_FACTOR_MAX`].
+    pub fn slow_cpu(&mut self, node: u32, factor: u64, until: u64) -> bool {
         let n = self.node_mut(node);
-        let product = n.cpu_factor.saturating_mul(factor);
-        if product > CPU_FACTOR_MAX {
+        if n.slowdowns.factor().saturating_mul(factor) > CPU_FACTOR_MAX {
             return false;
         }
-        n.cpu_factor = product;
+        n.slowdowns.push(factor, until);
         self.stretch_burst(node, factor, 1);
         true
     }
 
-    pub fn unslow_cpu(&mut self, node: u32, factor: u64) {
-        self.node_mut(node).cpu_factor /= factor;
+    /// Ends one slowdown. A backend job that began meanwhile keeps its time: redb has run already.
+    pub fn unslow_cpu(&mut self, node: u32, factor: u64, until: u64) {
+        self.node_mut(node).slowdowns.remove(factor, until);
         self.stretch_burst(node, 1, factor);
     }
 
@@ -288,7 +303,7 @@ impl World {
         n.process = Process::Down;
         n.inbox.clear();
         *n.out = Default::default();
-        (n.busy, n.paused, n.held, n.deadline_at) = (false, false, false, None);
+        (n.busy, n.pauses, n.held, n.deadline_at) = (false, 0, false, None);
         n.lane_free_at = [now; 3];
         n.lane_failed = [false; 3];
         n.gave_up = matches!(how, DownHow::Halted(_) | DownHow::OpenFailed(_));

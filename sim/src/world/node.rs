@@ -16,7 +16,7 @@ use super::sites::Passed;
 use super::{Event, World};
 use crate::clock::NodeClock;
 use crate::config::SimConfig;
-use crate::cpu::{CpuModel, Readers};
+use crate::cpu::{CpuModel, Readers, Slowdowns};
 use crate::disk::SimDisk;
 use crate::fault::Passing;
 use crate::handle::NodeStatus;
@@ -48,7 +48,8 @@ pub struct Node {
     pub(super) epoch: u32,
     /// The machine has power: it answers unknown connections with a reset.
     pub(super) powered: bool,
-    pub(super) paused: bool,
+    /// Pauses under way: the process goes on when the last of them is over.
+    pub(super) pauses: u32,
     /// Its next step came due while it was paused.
     pub(super) held: bool,
     /// Inputs with their payload bytes.
@@ -66,8 +67,7 @@ pub struct Node {
     /// The process ended by itself: it found something wrong.
     pub(super) gave_up: bool,
     pub(super) cpu: CpuModel,
-    /// Everything costs so many times as much.
-    pub(super) cpu_factor: u64,
+    pub(super) slowdowns: Slowdowns,
     /// When the burst under way is done, as things stand.
     pub(super) burst_done_at: u64,
     pub(super) readers: Readers,
@@ -120,7 +120,7 @@ impl Node {
             process: Process::Down,
             epoch: 0,
             powered: true,
-            paused: false,
+            pauses: 0,
             held: false,
             inbox: VecDeque::new(),
             busy: false,
@@ -130,7 +130,7 @@ impl Node {
             lane_failed: [false; 3],
             gave_up: false,
             cpu,
-            cpu_factor: 1,
+            slowdowns: Slowdowns::default(),
             burst_done_at: 0,
             readers: Readers::new(cpu.readers),
             peers: Vec::new(),
@@ -166,11 +166,16 @@ impl Node {
         }
     }
 
+    /// Stopped as by SIGSTOP.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pauses > 0
+    }
+
     pub fn status(&self) -> NodeStatus {
         match &self.process {
             Process::Down => NodeStatus::Down,
             Process::Recovering(_) => NodeStatus::Recovering,
-            Process::Up(member) if self.paused => NodeStatus::Paused(member.status()),
+            Process::Up(member) if self.is_paused() => NodeStatus::Paused(member.status()),
             Process::Up(member) => NodeStatus::Up(member.status()),
         }
     }
@@ -200,7 +205,7 @@ impl World {
     /// Starts a burst if the member is free and something waits.
     pub(super) fn kick(&mut self, node: u32) {
         let n = self.node(node);
-        let free = !n.busy && !n.paused && !n.inbox.is_empty();
+        let free = !n.busy && !n.is_paused() && !n.inbox.is_empty();
         if !free || !matches!(n.process, Process::Up(_)) {
             return;
         }
@@ -247,7 +252,7 @@ impl World {
         let applied = n.gauges.proposals_applied_total.load();
         cost_ns += cpu.outputs(out, applied.saturating_sub(n.applied));
         n.applied = applied;
-        cost_ns *= n.cpu_factor;
+        cost_ns *= n.slowdowns.factor();
         // Reads of core's own from the file are waited for (rules 13).
         cost_ns += n.disk.end() - now.ns;
         Burst::Done { cost_ns }
@@ -259,7 +264,7 @@ impl World {
         if n.epoch != epoch || n.burst_done_at != self.now_ns() {
             return;
         }
-        if n.paused {
+        if n.is_paused() {
             // A stopped process performs nothing: it does when it goes on.
             self.node_mut(node).held = true;
             return;

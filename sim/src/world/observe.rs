@@ -101,7 +101,7 @@ impl World {
 
     /// The node that is up, not paused and leads with the highest term.
     pub fn leader(&self) -> Option<MemberId> {
-        let leaders = self.nodes.iter().filter(|n| !n.paused).filter_map(|n| {
+        let leaders = self.nodes.iter().filter(|n| !n.is_paused()).filter_map(|n| {
             let (role, term, _) = n.member()?.raft_view();
             (role == Role::Leader).then_some((term, n.id))
         });

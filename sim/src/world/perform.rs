@@ -122,11 +122,12 @@ impl World {
         }
         let now = self.now_ns();
         let (kind, rows) = (job.kind(), job.rows() as u64);
-        let backend_row_ns = self.node(node).cpu.backend_row_ns;
+        let work_ns = rows * self.node(node).cpu.backend_row_ns;
         self.probes.enter(self.node(node).id.0);
         let n = self.node_mut(node);
         let (id, epoch) = (n.id.0, n.epoch);
-        let at = n.lane_free_at[lane_index(Lane::Backend)].max(now) + rows * backend_row_ns;
+        let from = n.lane_free_at[lane_index(Lane::Backend)].max(now);
+        let at = n.slowdowns.done_at(from, work_ns);
         n.disk.begin(now, at);
         let done = match catch_unwind(AssertUnwindSafe(|| job.run())) {
             Ok(done) => done,

@@ -18,6 +18,7 @@ const REQUEST_VOTE_RESPONSE: u32 = 6;
 
 /// Fields of `InternalRaftRequest`.
 const ID: u64 = 1;
+const COMPACTION: u64 = 7;
 const LEASE_GRANT: u64 = 8;
 const LEASE_REVOKE: u64 = 9;
 const ALARM: u64 = 10;
@@ -161,7 +162,7 @@ impl Log<'_> {
     fn on_new(&mut self, id: EntryId, entry: &LogEntry) {
         self.trace.keep_payload(id, entry.is_change, entry.data);
         let field = if entry.is_change { None } else { first_field(entry.data) };
-        if !matches!(field, Some(LEASE_GRANT | LEASE_REVOKE | ALARM)) {
+        if !matches!(field, Some(COMPACTION | LEASE_GRANT | LEASE_REVOKE | ALARM)) {
             return;
         }
         let Ok(request) = pb::InternalRaftRequest::decode(entry.data.clone()) else { return };
@@ -175,6 +176,8 @@ impl Log<'_> {
             lease(revoke.id, None);
         } else if let Some(pb::AlarmRequest { action, member_id, alarm }) = request.alarm {
             self.trace.alarm(AlarmEntry { entry: id, at, action, alarm, of: member_id });
+        } else if let Some(compaction) = request.compaction {
+            self.trace.compaction(compaction.revision);
         }
     }
 }

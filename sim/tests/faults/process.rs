@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use detkv_core::api::Request;
-use detkv_core::pb::etcdserverpb::RangeRequest;
+use detkv_core::pb::etcdserverpb::{PutRequest, RangeRequest};
 use detkv_core::{Instant, MemberId};
 use detkv_sim::client::{Clients, PutLoad};
 use detkv_sim::fault::{
-    ClockDrift, CpuSlow, Fault, IsolatePeers, KillAt, Partition, SwapDisk, Target,
+    ClockDrift, CpuSlow, DiskStall, EmptyDisk, Fault, IsolatePeers, KillAt, Partition, Pause,
+    SwapDisk, Target,
 };
 use detkv_sim::history::{DownHow, Fact};
 use detkv_sim::{ClientId, RunOutcome, Sim, SimConfig};
@@ -75,14 +76,14 @@ fn a_process_may_end_in_the_middle_of_recovery_and_of_an_install() {
     }
 }
 
-/// How m2 ends after it booted from a disk that is two seconds older.
-fn swapped(seed: u64) -> (Vec<String>, RunOutcome) {
+/// How a follower ends that booted from another disk than it had.
+fn ends_on(seed: u64, disk: Fault) -> (Vec<String>, RunOutcome) {
     let outcome = Sim::run(config(seed), |world| async move {
         until_leader(&world).await;
         let clients = Clients::new(world.clone());
         PutLoad::default().start(&clients, world.now() + 6 * SECOND);
         world.sleep(SECOND).await;
-        world.inject(SwapDisk { node: Target::Follower(1), age: 2 * SECOND }.into());
+        world.inject(disk);
         world.sleep(8 * SECOND).await;
     });
     let reasons = downs(&outcome).into_iter().filter_map(|(_, how)| match how {
@@ -93,9 +94,12 @@ fn swapped(seed: u64) -> (Vec<String>, RunOutcome) {
 }
 
 #[test]
-fn a_member_on_an_older_disk_stops_and_says_that_its_log_lost_entries() {
-    for seed in 70..73 {
-        let (reasons, outcome) = swapped(seed);
+fn a_member_on_an_older_or_an_empty_disk_stops_and_says_that_its_log_lost_entries() {
+    let node = Target::Follower(1);
+    let older = |seed| (seed, Fault::from(SwapDisk { node, age: 2 * SECOND }));
+    let empty = |seed| (seed, Fault::from(EmptyDisk { node }));
+    for (seed, disk) in (70..73).map(older).chain((73..76).map(empty)) {
+        let (reasons, outcome) = ends_on(seed, disk);
         assert!(reasons[0].contains("entries that this member has lost"), "{seed}: {reasons:?}");
         assert_eq!(outcome.panics, Vec::<String>::new());
     }
@@ -155,6 +159,41 @@ fn work_queues_for_the_cpu_and_a_slow_one_takes_a_multiple() {
         Some(CpuSlow { node: Target::Leader, factor: 100, duration: 10 * SECOND }.into()),
     );
     assert!(with_four < slow_hundred, "{with_four:?} with four cores, {slow_hundred:?} with one");
+}
+
+/// Until when after the first of them a put to a lone member waits that is begun when all `faults` last.
+fn put_waits(faults: Vec<(Duration, Fault)>) -> Duration {
+    let answered = std::rc::Rc::new(std::cell::Cell::new(Duration::ZERO));
+    let told = answered.clone();
+    let config = SimConfig { members: 1, ..SimConfig::new(5) };
+    Sim::run(config, |world| async move {
+        let leader = until_leader(&world).await;
+        world.sleep(ms(500)).await;
+        let start = world.now();
+        for (at, fault) in faults {
+            world.sleep_until(start + at).await;
+            world.inject(fault);
+        }
+        world.sleep_until(start + ms(100)).await;
+        let put = PutRequest { key: "k".into(), value: "v".into(), ..Default::default() };
+        let answer = world.call(ClientId(1), leader, Request::Put(put), 5 * SECOND).await;
+        assert!(matches!(answer, Ok(Ok(_))), "{answer:?}");
+        told.set(world.now().since(start));
+    });
+    answered.get()
+}
+
+#[test]
+fn of_two_faults_that_overlap_the_end_of_one_is_not_the_end_of_the_other() {
+    let node = m(1);
+    let stall = |duration| -> Fault { DiskStall { node, duration }.into() };
+    let pause = |duration| -> Fault { Pause { node, duration }.into() };
+    for fault in [&stall as &dyn Fn(Duration) -> Fault, &pause] {
+        let waited = put_waits(vec![(ms(0), fault(ms(200))), (ms(50), fault(SECOND))]);
+        assert!((ms(1050)..ms(1070)).contains(&waited), "the short one first: {waited:?}");
+        let waited = put_waits(vec![(ms(0), fault(SECOND)), (ms(50), fault(ms(100)))]);
+        assert!((ms(1000)..ms(1020)).contains(&waited), "the long one first: {waited:?}");
+    }
 }
 
 /// A member's own CPU is meant for all it does, not for its reads alone: here a request costs 5 ms.

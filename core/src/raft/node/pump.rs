@@ -2,6 +2,7 @@
 
 use raft::eraftpb::{Message, MessageType};
 
+use super::pieces::in_pieces;
 use super::{InFlight, RaftNode, RaftOutput};
 use crate::config::Profile;
 use crate::event::{MemberId, Ticket};
@@ -46,7 +47,7 @@ impl RaftNode {
         let mut messages = ready.take_messages();
         for mut m in messages.drain(..) {
             self.shorten_probe(&mut m);
-            send(m, out);
+            in_pieces(m, |piece| send(piece, out));
         }
         self.reuse(messages);
         let waiting = ready.take_persisted_messages();
