@@ -20,6 +20,8 @@ pub const INTERVALS: RangeInclusive<Duration> = SHORTEST..=LONGEST;
 pub const CLIENTS: RangeInclusive<u32> = 1..=1_000;
 /// Tasks of one workload: what a client's open calls, leases or a burst's puts are in memory.
 pub const TASKS_MAX: u64 = 100_000;
+/// Values of one workload's calls, of those that may be open at once or that begin in a second.
+pub const BYTES_MAX: u64 = 1 << 30;
 /// Calls a second of one workload.
 pub const RATES: RangeInclusive<u32> = 1..=100_000;
 pub const KEYS: RangeInclusive<u32> = 1..=1_000_000;
@@ -70,6 +72,17 @@ pub fn tasks(name: &str, clients: u32, each: u32) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{name}` makes {tasks} tasks of all clients, expected at most {TASKS_MAX}"))
+}
+
+/// Errors: values of this size for so many calls, open at once or made in a second, are more than memory should hold.
+pub fn bytes(calls: u64, value_bytes: usize) -> Result<(), String> {
+    let sum = calls.saturating_mul(value_bytes as u64);
+    if sum <= BYTES_MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "`value_bytes` makes {sum} bytes of {calls} calls at once or in a second, expected at most {BYTES_MAX}"
+    ))
 }
 
 /// Errors: one is out of bounds, or all are 0.

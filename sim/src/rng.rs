@@ -11,7 +11,7 @@ use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use crate::bounds::inside;
+use crate::bounds::{inside, time_within};
 use crate::duration;
 use crate::empirical::Empirical;
 
@@ -84,12 +84,15 @@ impl Distribution {
             Err(format!("`{low_name}` is {low}, expected at most `{high_name}`, {high}"))
         };
         match self {
-            Distribution::Constant(_) | Distribution::Empirical(_) => Ok(()),
+            Distribution::Empirical(_) => Ok(()),
+            Distribution::Constant(d) => time_within("constant", *d, LATENCIES),
             Distribution::Uniform { min, max } => {
-                inside("uniform", order(("min", *min), ("max", *max)))
+                let longest = time_within("max", *max, LATENCIES);
+                inside("uniform", longest.and_then(|()| order(("min", *min), ("max", *max))))
             }
             Distribution::Exponential { min, mean } => {
-                inside("exponential", order(("min", *min), ("mean", *mean)))
+                let longest = time_within("mean", *mean, LATENCIES);
+                inside("exponential", longest.and_then(|()| order(("min", *min), ("mean", *mean))))
             }
             Distribution::Histogram(buckets) => check_buckets(buckets),
         }
@@ -119,6 +122,8 @@ impl Distribution {
     }
 }
 
+/// What anything takes: much longer, and a queue of it would outlast any clock.
+const LATENCIES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
 /// Observations that all buckets may have together.
 const OBSERVATIONS: RangeInclusive<u64> = 1..=1 << 30;
 
@@ -131,6 +136,9 @@ fn check_buckets(buckets: &[Bucket]) -> Result<(), String> {
                 "`histogram[{place}]`: `upper` is {upper}, expected more than the one before, {before}"
             ));
         }
+    }
+    for (place, bucket) in buckets.iter().enumerate() {
+        inside(&format!("histogram[{place}]"), time_within("upper", bucket.upper, LATENCIES))?;
     }
     let all = buckets.iter().fold(0_u64, |all, bucket| all.saturating_add(bucket.count));
     if !OBSERVATIONS.contains(&all) {

@@ -117,6 +117,12 @@ const DISK: &[Bad] = &[
         "min",
         "`sync`: `exponential`: `min` is 2ms, expected at most `mean`, 1ms",
     ),
+    ("disk.sync.constant = \"61m\"", "constant", "`sync`: `constant` is 61m, expected 0ns to 60m"),
+    (
+        "disk.sync = { histogram = [{ upper = \"90m\", count = 1 }] }",
+        "upper",
+        "`sync`: `histogram[0]`: `upper` is 90m, expected 0ns to 60m",
+    ),
     (
         "disk.model = \"none.prom\"",
         "none.prom",
@@ -124,8 +130,18 @@ const DISK: &[Bad] = &[
     ),
     (
         "disk = { model = \"good.prom\", clustering = { above = \"1s\", run = 0 } }",
-        "clustering",
+        "above",
         "`clustering`: `above` is 1s, expected one of the histogram's bounds",
+    ),
+    (
+        "[disks.m1]\nmodel = \"good.prom\"\n[disks.m2]\nmodel = \"good.prom\"\nclustering = { above = \"1s\", run = 0 }",
+        "above",
+        "`clustering`: `above` is 1s, expected one of the histogram's bounds",
+    ),
+    (
+        "[disks.m1]\nmodel = \"good.prom\"\n[disks.m2]\nmodel = \"none.prom\"",
+        "none.prom",
+        "\"none.prom\": no such file: expected a Prometheus text file or an HdrHistogram log",
     ),
     (
         "disk.bytes_per_sec = 0",
@@ -247,6 +263,11 @@ const WORKLOADS: &[(&str, &str, &str)] = &[
         "in_flight = 4294967295",
         "`in_flight` makes 25769803770 tasks of all clients, expected at most 100000",
     ),
+    (
+        "put-load",
+        "value_bytes = 2097152\nin_flight = 1000",
+        "`value_bytes` makes 12582912000 bytes of 6000 calls at once or in a second, expected at most 1073741824",
+    ),
     ("mixed", "calls_per_sec = 0", "`calls_per_sec` is 0, expected 1 to 100000"),
     (
         "mixed",
@@ -266,7 +287,7 @@ const WORKLOADS: &[(&str, &str, &str)] = &[
     ("kubernetes", "page = 0", "`page` is 0, expected at least 1"),
     ("kubernetes", "event_ttl_secs = 0", "`event_ttl_secs` is 0, expected 1 to 1000000"),
     ("kubernetes", "compact_every = \"1ns\"", "`compact_every` is 1ns, expected 1ms to 10000m"),
-    ("keep-alive", "leases = 0", "`leases` is 0, expected at least 1"),
+    ("keep-alive", "leases = 0", "`leases` is 0, expected 1 to 4000"),
     ("keep-alive", "ttl_secs = 4294967295", "`ttl_secs` is 4294967295, expected 1 to 1000000"),
     ("keep-alive", "keys = 4294967295", "`keys` is 4294967295, expected 0 to 10000"),
     ("keep-alive", "renewals = 0", "`renewals` is 0, expected at least 1"),

@@ -105,10 +105,13 @@ impl Scenario {
         let members = *file.members.get_ref();
         source.check_names(&file, Cast::new(members, &workloads, &faults))?;
         let mut files = BTreeMap::new();
-        let mut resolve = |disk| source.resolve(disk, read, &mut files);
-        let disk = resolve(file.disk)?;
-        let disks = file.disks.into_iter();
-        let disks = disks.map(|(name, disk)| Ok((source.member(&name, members)?, resolve(disk)?)));
+        let mut resolve =
+            |disk, section: &[Step<'_>]| source.resolve(disk, section, read, &mut files);
+        let disk = resolve(file.disk, &[Step::Key("disk")])?;
+        let disks = file.disks.into_iter().map(|(name, disk)| {
+            let member = source.member(&name, members)?;
+            Ok((member, resolve(disk, &[Step::Key("disks"), Step::Key(&name)])?))
+        });
         let disks = disks.collect::<Result<_, _>>()?;
         let show = file.show.map(|names| {
             let named = names.iter().map(|name| {
@@ -276,12 +279,14 @@ impl Source<'_> {
     fn resolve(
         self,
         mut disk: DiskModel,
+        section: &[Step<'_>],
         read: ReadFile<'_>,
         files: &mut BTreeMap<String, String>,
     ) -> Result<DiskModel, ScenarioError> {
         resolve_model(&mut disk, read, files).map_err(|error| match error {
             ModelError::Mention(message) => {
-                self.error(find_cause(self.text, 0..self.text.len(), &message), message)
+                let span = find_key(self.text, section, &message).unwrap_or(0..0);
+                self.error(span, message)
             }
             ModelError::In(path, error) => {
                 ScenarioError { path, line: error.line, column: 1, message: error.message }
@@ -293,7 +298,7 @@ impl Source<'_> {
 
 /// What is wrong with a disk's `model`.
 enum ModelError {
-    /// In the scenario file, at the word that the message names.
+    /// In the scenario file, at the key or word that the message names.
     Mention(String),
     /// In the file with this path.
     In(String, ParseError),

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::values::{Values, key};
 use super::{Client, Clients};
-use crate::bounds::{INTERVALS, KEYS, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, within};
+use crate::bounds::{
+    INTERVALS, KEYS, TIMEOUTS, VALUE_BYTES, at_least, bytes, tasks, time_within, within,
+};
 
 /// One client that sends `puts` puts at once, again and again.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -45,6 +47,7 @@ impl Bursts {
         tasks("puts", 1, self.puts)?;
         within("keys", self.keys, KEYS)?;
         within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        bytes(self.puts.into(), self.value_bytes)?;
         time_within("timeout", self.timeout, TIMEOUTS)
     }
 

@@ -1,5 +1,6 @@
 //! Leases with keys that are kept alive, let go or revoked.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use super::{Client, Clients};
 use crate::bounds::{CLIENTS, TIMEOUTS, TTL_SECS, at_least, tasks, time_within, within};
 use crate::handle::Reply;
 
+/// Of each client: a lease's id has twelve bits for them.
+const LEASES: RangeInclusive<u32> = 1..=4_000;
 /// Keys of one lease.
 const KEYS_MAX: u32 = 10_000;
 const PREFIX: &str = "leased";
@@ -51,7 +54,7 @@ impl KeepAlive {
     /// Errors: what is wrong, and what was expected.
     pub fn check(&self) -> Result<(), String> {
         within("clients", self.clients, CLIENTS)?;
-        at_least("leases", self.leases, 1)?;
+        within("leases", self.leases, LEASES)?;
         tasks("leases", self.clients, self.leases)?;
         within("ttl_secs", self.ttl_secs, TTL_SECS)?;
         within("keys", self.keys, 0..=KEYS_MAX)?;

@@ -17,7 +17,8 @@ use super::values::{Values, key};
 use super::watcher::prefix_range;
 use super::{Client, Clients, Pace};
 use crate::bounds::{
-    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, weights, within,
+    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, bytes, tasks, time_within, weights,
+    within,
 };
 use crate::handle::Reply;
 
@@ -99,6 +100,8 @@ impl Mixed {
         time_within("timeout", self.timeout, TIMEOUTS)?;
         at_least("in_flight", self.in_flight, 1)?;
         tasks("in_flight", self.clients, self.in_flight)?;
+        let open = u64::from(self.clients) * u64::from(self.in_flight);
+        bytes(open.max(self.calls_per_sec.into()), self.value_bytes)?;
         let w = self.weights;
         weights(&[
             ("put", w.put),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::values::{Values, key};
 use super::{Client, Clients, Pace};
 use crate::bounds::{
-    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, tasks, time_within, within,
+    CLIENTS, KEYS, RATES, TIMEOUTS, VALUE_BYTES, at_least, bytes, tasks, time_within, within,
 };
 
 /// Clients that put at a steady rate, come what may.
@@ -55,7 +55,9 @@ impl PutLoad {
         within("value_bytes", self.value_bytes, VALUE_BYTES)?;
         time_within("timeout", self.timeout, TIMEOUTS)?;
         at_least("in_flight", self.in_flight, 1)?;
-        tasks("in_flight", self.clients, self.in_flight)
+        tasks("in_flight", self.clients, self.in_flight)?;
+        let open = u64::from(self.clients) * u64::from(self.in_flight);
+        bytes(open.max(self.puts_per_sec.into()), self.value_bytes)
     }
 
     /// Clients that it makes in a cluster of so many members.

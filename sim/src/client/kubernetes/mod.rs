@@ -22,7 +22,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Clients, WatchProgress};
 use crate::bounds::{
-    CLIENTS, INTERVALS, KEYS, RATES, TIMEOUTS, TTL_SECS, VALUE_BYTES, at_least, time_within, within,
+    CLIENTS, INTERVALS, KEYS, RATES, TIMEOUTS, TTL_SECS, VALUE_BYTES, at_least, bytes, time_within,
+    within,
 };
 
 const OBJECTS: &str = "registry/pods/default";
@@ -75,6 +76,7 @@ impl Kubernetes {
         within("writes_per_sec", self.writes_per_sec, RATES)?;
         within("objects", self.objects, KEYS)?;
         within("value_bytes", self.value_bytes, VALUE_BYTES)?;
+        bytes(u64::from(self.objects.max(self.writes_per_sec)), self.value_bytes)?;
         at_least("page", self.page, 1)?;
         within("event_ttl_secs", self.event_ttl_secs, TTL_SECS)?;
         if !self.compact_every.is_zero() {
