@@ -4,6 +4,18 @@
 //! revision it shows. So two things are left to check of each call. Its answer is the one the model gives at
 //! that place. And real time agrees with the order: when somebody had already been shown a later place
 //! before it was called, it came too late (for a read: it is stale).
+//!
+//! | Promise | Broken when |
+//! |---|---|
+//! | stale read | it shows a state older than one that somebody had been shown before its call |
+//! | read result | a read's answer is not the one of the revision it shows |
+//! | write result | a write's answer is not the one of the revision it made |
+//! | one write per revision | two writes say that they made one revision |
+//! | a write was seen before its call | its revision, or a later one, was shown before it was called |
+//! | revision | an answer shows a revision that no write can have made |
+//! | nothing explains a change | what was seen at a revision is the work of no request |
+//! | a write took effect twice | a request without an answer explains two revisions |
+//! | compacted revision was read | a read below an acknowledged compaction is answered |
 
 use super::model::{Model, View};
 use super::{Case, Checker, Violation};

@@ -1,5 +1,11 @@
 //! Serializable reads may be stale. They equal some past state, never the future, and a member that
 //! stays up never goes back.
+//!
+//! | Promise | Broken when |
+//! |---|---|
+//! | no past state | the answer is that of no revision that the member may have been at |
+//! | a read of the future | it shows a write that was called after its return |
+//! | a member went back | a later read on a member that did not restart shows an older revision |
 
 use std::collections::BTreeMap;
 
