@@ -10,7 +10,7 @@ use detkv_core::pb::mvccpb::KeyValue;
 use detkv_core::{ApiError, MemberId};
 use detkv_sim::Reply;
 use detkv_sim::check::{Linearizability, Serializable, all};
-use detkv_sim::history::{DownHow, Fact, Failure};
+use detkv_sim::history::{DownHow, Event, Fact, Failure};
 use proptest::prelude::*;
 
 /// Two puts, the answer of the first kept for a later lie.
@@ -488,4 +488,55 @@ proptest! {
         script.answer(late, old);
         rejects(&script, &Linearizability, "stale read");
     }
+}
+
+#[test]
+fn checker_accepts_a_watch_that_was_lost_between_two_fragments_of_a_lost_write() {
+    let mut script = Script::new();
+    for key in ["a", "b", "c"] {
+        script.run(1, put(key, "1"));
+    }
+    let all = pb::DeleteRangeRequest { key: bytes("a"), range_end: bytes("z"), prev_kv: false };
+    let lost = script.call(1, Request::DeleteRange(all));
+    script.take_effect(lost);
+    script.fail(lost, Failure::Unknown);
+    let request = pb::WatchCreateRequest { fragment: true, ..watch_all(5) };
+    let watch = script.watch(request.clone());
+    let mut events = script.events_of(&request, 5);
+    events.truncate(1);
+    let header = Some(script.store.header());
+    let part = pb::WatchResponse { header, events, fragment: true, ..Default::default() };
+    script.record(Event::WatchResponse { watch, response: part });
+    script.record(Event::WatchLost { watch });
+    script.run(1, get_all());
+    accepts(&script, &Linearizability);
+}
+
+#[test]
+fn checker_accepts_a_lost_delete_that_met_less_than_it_might_have() {
+    let delete_to = |end: &str| {
+        let (key, range_end) = (bytes("a"), bytes(end));
+        Request::DeleteRange(pb::DeleteRangeRequest { key, range_end, prev_kv: false })
+    };
+    let lose = |script: &mut Script, request: Request, has_effect: bool| {
+        let op = script.call(1, request);
+        if has_effect {
+            script.take_effect(op);
+        }
+        script.fail(op, Failure::Unknown);
+    };
+    let mut script = Script::new();
+    script.run(1, put("a", "1"));
+    // Revision 3, and only this delete can have made it.
+    lose(&mut script, delete_to("b"), true);
+    let watch = script.watched(watch_all(2));
+    script.record(Event::WatchLost { watch });
+    // Revision 4, which nobody sees: a may be there now, or c, which never is.
+    lose(&mut script, put("c", "1"), false);
+    lose(&mut script, put("a", "2"), true);
+    // Revision 5: the wide delete finds a alone.
+    lose(&mut script, delete_to("z"), true);
+    script.watched(pb::WatchCreateRequest { prev_kv: false, ..watch_all(5) });
+    script.run(1, get_all());
+    accepts(&script, &Linearizability);
 }

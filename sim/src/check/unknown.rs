@@ -90,7 +90,12 @@ impl Evidence {
                 whole.push((kv.key, (!is_delete).then_some(*kv)));
             }
         }
-        self.add_whole(whole_revision, whole);
+        // A watch that was lost between two fragments has not shown the rest of its last revision.
+        let mut batches = watch.batches.iter().rev();
+        let last = batches.find(|batch| !batch.events.is_empty());
+        if !last.is_some_and(|batch| batch.fragment) {
+            self.add_whole(whole_revision, whole);
+        }
     }
 
     fn add_whole(&mut self, revision: i64, changes: Vec<(KeyId, Option<Kv>)>) {
@@ -108,11 +113,14 @@ impl Seen {
     /// Whether `effects` show all that was seen, and nothing more where everything was seen.
     pub fn agrees_with(&self, model: &Model, effects: &[Effect]) -> bool {
         if let Some(whole) = &self.whole {
-            return effects.len() == whole.len()
-                && effects
-                    .iter()
-                    .zip(whole)
-                    .all(|(effect, (key, kv))| *effect == as_effect(model, *key, *kv));
+            let mut shown = whole.iter().map(|(key, kv)| as_effect(model, *key, *kv)).peekable();
+            // A delete of what may not have been there need not show.
+            let may_be_nothing = |effect: &Effect| {
+                effect.slot == Slot::Absent && model.at(effect.rank, i64::MAX) == Slot::Unknown
+            };
+            let is_shown =
+                |effect: &Effect| shown.next_if_eq(effect).is_some() || may_be_nothing(effect);
+            return effects.iter().all(is_shown) && shown.next().is_none();
         }
         let empty = model.history.empty_value();
         let is_put = |kv: &Kv| {
