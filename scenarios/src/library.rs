@@ -30,9 +30,10 @@ const COMMITTED: [(&str, &str); 16] = [
 ];
 
 /// What the swarm found, as small as it gets: see `tests/repro.rs` for the seeds.
-const REPROS: [(&str, &str); 11] = [
+const REPROS: [(&str, &str); 13] = [
     ("repro/full-log-disk", include_str!("../repro/full-log-disk.toml")),
     ("repro/lead-to-a-laggard", include_str!("../repro/lead-to-a-laggard.toml")),
+    ("repro/left-the-lease", include_str!("../repro/left-the-lease.toml")),
     ("repro/long-append", include_str!("../repro/long-append.toml")),
     ("repro/missed-join", include_str!("../repro/missed-join.toml")),
     ("repro/read-storm", include_str!("../repro/read-storm.toml")),
@@ -42,6 +43,7 @@ const REPROS: [(&str, &str); 11] = [
     ("repro/stale-frames", include_str!("../repro/stale-frames.toml")),
     ("repro/tiny-appends", include_str!("../repro/tiny-appends.toml")),
     ("repro/torn-by-a-full-disk", include_str!("../repro/torn-by-a-full-disk.toml")),
+    ("repro/whose-delete", include_str!("../repro/whose-delete.toml")),
 ];
 
 /// Histograms of real disks that come with the binary, as scenarios name them.

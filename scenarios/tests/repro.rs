@@ -29,3 +29,11 @@ fn a_log_that_met_the_end_of_the_space_opens_again() {
 fn a_follower_that_missed_a_join_is_caught_up_by_the_new_leader() {
     passing_runs(&repro("missed-join"), "decoupled", 10389..10390);
 }
+
+/// False alarms of the linearizability checker, about keys of which it knew nothing: the end of a lease was taken to
+/// delete one that had left it, and a lost txn was taken for the only thing that could have deleted another.
+#[test]
+fn what_is_not_known_of_a_key_is_not_made_up() {
+    passing_runs(&repro("left-the-lease"), "coupled", 5762..5763);
+    passing_runs(&repro("whose-delete"), "decoupled", 2976..2977);
+}

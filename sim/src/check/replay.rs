@@ -294,13 +294,13 @@ impl<'h> Replayer<'h> {
             if self.log.first_seen(revision) < called {
                 continue;
             }
-            let effects = self.deletes_of_lease(lease);
-            let is_sure =
-                |effect: &Effect| self.log.model.at(effect.rank, revision - 1) != Slot::Unknown;
+            let mut attached = self.attached.get(&lease).into_iter().flatten();
+            let is_unsure = |rank: &Rank| self.log.model.at(*rank, revision - 1) == Slot::Unknown;
             // Nobody saw what changed, and the keys may have gone or left the lease before.
-            if seen.is_none() && !effects.iter().all(is_sure) {
+            if seen.is_none() && attached.any(is_unsure) {
                 continue;
             }
+            let effects = self.deletes_of_lease(lease, revision, seen);
             let agrees = seen.is_none_or(|seen| seen.agrees_with(&self.log.model, &effects));
             if !effects.is_empty() && agrees {
                 self.log.writers[revision as usize] = Some(*id);
@@ -310,8 +310,15 @@ impl<'h> Replayer<'h> {
         None
     }
 
-    fn deletes_of_lease(&self, lease: i64) -> Vec<Effect> {
-        let keys = self.attached.get(&lease).into_iter().flatten();
+    /// What the end of a lease at `revision` does. A key of which nothing is known may have left the lease before: it
+    /// goes only if it was seen to go.
+    fn deletes_of_lease(&self, lease: i64, revision: i64, seen: Option<&Seen>) -> Vec<Effect> {
+        let model = &self.log.model;
+        let goes = |rank: &&Rank| {
+            model.at(**rank, revision - 1) != Slot::Unknown
+                || seen.is_some_and(|seen| seen.shows_delete_of(model.key(**rank)))
+        };
+        let keys = self.attached.get(&lease).into_iter().flatten().filter(goes);
         keys.map(|rank| Effect { rank: *rank, slot: Slot::Absent }).collect()
     }
 
@@ -322,13 +329,17 @@ impl<'h> Replayer<'h> {
         let model = &self.log.model;
         let expiry = seen
             .deleted_lease(model, revision)
-            .map(|lease| self.deletes_of_lease(lease))
+            .map(|lease| self.deletes_of_lease(lease, revision, Some(seen)))
             .filter(|effects| seen.agrees_with(model, effects));
         if let Some(effects) = expiry {
             // An expiry needs no request: a lost one that would do as well must not be used up.
             let mut explanations = vec![effects];
             explanations.extend(self.unknowns.could_be(model, revision, seen, deadline));
             return Ok(self.common(revision, explanations));
+        }
+        // Whose lease the key had is not known: that may have ended, whatever open write would do as well.
+        if seen.may_be_expiry(model, revision) {
+            return Ok(self.partly_seen(revision, seen, deadline));
         }
         let explanations = self.unknowns.explain(model, revision, seen, deadline);
         if !explanations.is_empty() {
