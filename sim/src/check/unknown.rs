@@ -199,10 +199,10 @@ impl Seen {
         self.puts.iter().map(|kv| kv.key).chain(self.deletes.iter().copied())
     }
 
-    /// Nothing but deletes were seen, perhaps not all of them, and what was there before is not known.
+    /// Nothing but deletes were seen, and of some what was there before is not known.
     pub fn may_be_expiry(&self, model: &Model, revision: i64) -> bool {
         let is_unknown = |key: &KeyId| model.at(model.rank(*key), revision - 1) == Slot::Unknown;
-        self.puts.is_empty() && self.whole.is_none() && self.deletes.iter().any(is_unknown)
+        self.puts.is_empty() && self.deletes.iter().any(is_unknown)
     }
 
     pub fn shows_delete_of(&self, key: KeyId) -> bool {
