@@ -44,7 +44,7 @@ impl Member {
         others
     }
 
-    /// Returns whether the entry changed keys and values only.
+    /// Returns whether the entry changed keys and values and did nothing else.
     fn apply(&mut self, index: u64, term: u64, data: &Bytes) -> bool {
         if data.is_empty() {
             self.on_empty_entry(term);
@@ -54,7 +54,11 @@ impl Member {
         match entry::decode(data) {
             Ok(request) => {
                 self.apply_request(&request);
-                request.put.is_some() || request.txn.is_some() || request.delete_range.is_some()
+                let is_plain = request.put.is_some()
+                    || request.txn.is_some()
+                    || request.delete_range.is_some();
+                // One that went past the quota has proposed the alarm: Raft has something to do.
+                is_plain && !self.is_raising_no_space()
             }
             Err(e) => {
                 let why = format!("log entry {index} cannot be decoded: {e}");

@@ -110,6 +110,11 @@ impl Member {
         self.space.raising = self.propose_alarm(ours);
     }
 
+    /// Its proposal is on its way.
+    pub(super) fn is_raising_no_space(&self) -> bool {
+        self.space.raising.is_some()
+    }
+
     /// `None` when it was refused (the member is overloaded).
     pub(super) fn propose_alarm(&mut self, alarm: pb::AlarmMember) -> Option<u64> {
         let activate = pb::AlarmRequest {
