@@ -101,6 +101,20 @@ fn a_put_over_the_quota_raises_the_alarm_and_every_member_refuses_puts() {
     c.assert_converged();
 }
 
+/// Each fitted when it was proposed. Whoever is told "no space" waits for the alarm, and for no tick.
+#[test]
+fn puts_that_go_past_the_quota_when_they_are_applied_are_answered_at_once() {
+    let mut c = cluster(1);
+    let leader = c.elect();
+    let sent: Vec<_> = (0..80).map(|n| c.submit(leader, big(n))).collect();
+    c.poll(leader);
+    c.deliver();
+    let answers: Vec<_> = sent.into_iter().filter_map(|id| c.reply(leader, id)).collect();
+    assert_eq!(answers.len(), 80, "no time has passed");
+    assert!(answers.iter().any(|answer| *answer == Err(ApiError::NoSpace)), "{answers:?}");
+    assert_eq!(alarms(&mut c, leader), [nospace(leader)]);
+}
+
 /// Deletes, compacts, defragments everywhere.
 fn make_room(c: &mut Cluster, at: MemberId) {
     c.call(at, Request::DeleteRange(delete_all())).expect("deletes go on");
