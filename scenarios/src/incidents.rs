@@ -5,9 +5,11 @@
 //! makes one expect (`scenarios/README.md`, "Incidents"): see [`expected_per_hour`].
 
 use std::path::Path;
+use std::time::Duration;
 
 use detkv_reports::incidents::{IncidentRow, IncidentsReport};
 use detkv_reports::run::{RunSummary, Verdict};
+use detkv_sim_world::empirical::Empirical;
 use detkv_sim_world::prometheus::Histogram;
 
 use crate::child::Job;
@@ -38,7 +40,7 @@ struct Cell {
     incident: String,
     clustered: bool,
     profile: Profile,
-    histogram: Histogram,
+    disk: Empirical,
 }
 
 /// Runs every incident for so many virtual hours. `job` makes the job of a seed; `reproduce` is the command that
@@ -61,13 +63,15 @@ pub fn run(
             .map_err(|why| anyhow::anyhow!("{incident}: {why}"))?;
         let histogram = Histogram::parse(&text)
             .map_err(|error| anyhow::anyhow!("{incident}: {}", error.message))?;
+        let disk =
+            Empirical::new(&histogram).map_err(|error| anyhow::anyhow!("{incident}: {error}"))?;
         for suffix in ["", CLUSTERED] {
             let source = library::find(&format!("{SCENARIO}-{incident}{suffix}"), &sets)?;
             for profile in &source.scenario.profiles {
                 jobs.extend((0..seeds).map(|seed| job(&source, seed, *profile)));
-                let (incident, histogram) = (incident.clone(), histogram.clone());
+                let (incident, disk) = (incident.clone(), disk.clone());
                 let clustered = !suffix.is_empty();
-                cells.push(Cell { incident, clustered, profile: *profile, histogram });
+                cells.push(Cell { incident, clustered, profile: *profile, disk });
             }
         }
     }
@@ -94,11 +98,7 @@ fn row(cell: Cell, hours: u64, runs: &[RunSummary]) -> IncidentRow {
     let leader_changes = sum(|run| run.leader_changes);
     let leader_syncs = named("leader_syncs");
     let per_hour = leader_syncs as f64 / hours as f64;
-    // A decoupled loop waits for no sync.
-    let expected = match cell.profile {
-        Profile::Coupled => expected_per_hour(&cell.histogram, per_hour),
-        Profile::Decoupled => (0.0, 0.0),
-    };
+    let expected = expected_per_hour(&cell.disk, cell.profile, per_hour);
     IncidentRow {
         incident: cell.incident,
         clustered: cell.clustered,
@@ -122,26 +122,19 @@ fn row(cell: Cell, hours: u64, runs: &[RunSummary]) -> IncidentRow {
     }
 }
 
-/// Leaders lost per hour by the histogram alone, at least and at most, for a leader with so many WAL syncs.
+/// Leaders lost per hour by the disk alone, at least and at most, for a leader with so many WAL syncs.
 ///
-/// A coupled leader says nothing while it syncs. Followers wait for 1 s to 2 s, each drawn anew in every term: a sync
-/// past 2 s loses the leader, one below 1 s never does, and between two syncs its appends start all waits anew. So
-/// the order of the syncs has no part in it.
-fn expected_per_hour(histogram: &Histogram, syncs_per_hour: f64) -> (f64, f64) {
-    let all: u64 = histogram.buckets.iter().map(|bucket| bucket.count).sum();
-    // A bucket's lower bound is the one before's upper.
-    let from = |least_ns: u64| {
-        let mut low = 0;
-        let mut count = 0;
-        for bucket in &histogram.buckets {
-            if low >= least_ns {
-                count += bucket.count;
-            }
-            low = bucket.upper_ns.unwrap_or(u64::MAX);
-        }
-        count as f64 / all.max(1) as f64 * syncs_per_hour
+/// A coupled leader says nothing while it syncs, and has been silent for up to a heartbeat before. Followers wait for
+/// 1 s to 2 s, each drawn anew in every term, and between two syncs the leader's appends start all waits anew. So
+/// the order of the syncs has no part in it. A decoupled one waits for no sync, and hands over after ten timeouts.
+fn expected_per_hour(disk: &Empirical, profile: Profile, syncs_per_hour: f64) -> (f64, f64) {
+    let election = Duration::from_secs(1);
+    let heartbeat = Duration::from_millis(100);
+    let (least, most) = match profile {
+        Profile::Coupled => (election * 2, election - heartbeat),
+        Profile::Decoupled => (election * 10, election * 10),
     };
-    (from(2_000_000_000), from(1_000_000_000))
+    (disk.share_from(least) * syncs_per_hour, disk.share_from(most) * syncs_per_hour)
 }
 
 /// One line per disk.
@@ -213,11 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn the_histogram_alone_bounds_how_often_a_leader_is_lost() {
+    fn the_disk_alone_bounds_how_often_a_leader_is_lost() {
         let text = library::read_incident("incidents/etcd-9407.prom").expect("it comes with us");
         let histogram = Histogram::parse(&text).expect("it is a histogram");
-        let (least, most) = expected_per_hour(&histogram, 100_000.0);
-        // 447 of 56,055,631 took more than 2.048 s, 2,262 more than 1.024 s.
-        assert!((least - 0.797).abs() < 0.001 && (most - 4.035).abs() < 0.001, "{least} {most}");
+        let disk = Empirical::new(&histogram).expect("its sum fits its buckets");
+        // 447 of 56,055,631 took more than 2.048 s, 2,262 more than 1.024 s, 16,848 more than 0.512 s.
+        let (least, most) = expected_per_hour(&disk, Profile::Coupled, 56_055_631.0);
+        assert!((447.0..600.0).contains(&least), "{least}");
+        assert!((2_262.0..8_000.0).contains(&most), "{most}");
+        // 43 took more than 8.192 s.
+        let (least, most) = expected_per_hour(&disk, Profile::Decoupled, 56_055_631.0);
+        assert!(least == most && (20.0..43.0).contains(&least), "{least}");
     }
 }

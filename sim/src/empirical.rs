@@ -133,6 +133,19 @@ impl Empirical {
         (weighted.sum::<u128>() / 2 / u128::from(self.total().max(1))) as u64
     }
 
+    /// The part of all draws that take `at_least` or longer.
+    pub fn share_from(&self, at_least: Duration) -> f64 {
+        let from_ns = at_least.as_nanos() as f64;
+        let mut before = 0;
+        let weighted = self.cells.iter().map(|cell| {
+            let weight = (cell.end - before) as f64;
+            before = cell.end;
+            let (low, high) = (cell.low_ns as f64, cell.high_ns as f64);
+            weight * ((high - from_ns) / (high - low).max(1.0)).clamp(0.0, 1.0)
+        });
+        weighted.sum::<f64>() / self.total().max(1) as f64
+    }
+
     fn longest(&self) -> Duration {
         Duration::from_nanos(self.cells.last().map_or(0, |cell| cell.high_ns))
     }
@@ -273,6 +286,26 @@ mod tests {
     fn draw(table: &Empirical, draws: u64) -> Vec<u64> {
         let (mut rng, mut in_run) = (stream(1, 0, "test"), false);
         (0..draws).map(|_| table.sample(&mut rng, &mut in_run)).collect()
+    }
+
+    #[test]
+    fn the_share_of_long_draws_is_what_is_drawn() {
+        for (name, _, table) in incidents() {
+            assert_eq!(
+                (table.share_from(Duration::ZERO), table.share_from(Duration::from_hours(1))),
+                (1.0, 0.0)
+            );
+            let drawn = draw(&table, DRAWS);
+            for at_least in [2, 5, 10, 100].map(Duration::from_millis) {
+                let long =
+                    drawn.iter().filter(|ns| u128::from(**ns) >= at_least.as_nanos()).count();
+                let (share, expected) = (long as f64 / DRAWS as f64, table.share_from(at_least));
+                assert!(
+                    (share - expected).abs() < 0.002,
+                    "{name}, {at_least:?}: {share} {expected}"
+                );
+            }
+        }
     }
 
     #[test]
