@@ -37,3 +37,10 @@ fn what_is_not_known_of_a_key_is_not_made_up() {
     passing_runs(&repro("left-the-lease"), "coupled", 5762..5763);
     passing_runs(&repro("whose-delete"), "decoupled", 2976..2977);
 }
+
+/// The log was cut off right behind a snapshot that had just arrived: the follower needed the next one at once.
+#[test]
+fn a_follower_that_was_sent_a_snapshot_catches_up_from_the_log() {
+    passing_runs(&repro("second-snapshot"), "coupled", 0..2);
+    passing_runs(&repro("second-snapshot"), "decoupled", 0..2);
+}

@@ -49,6 +49,8 @@ pub struct Snapshots {
     next_id: u64,
     pinned: BTreeMap<MemberId, send::Pinned>,
     sending: BTreeMap<MemberId, send::Sending>,
+    /// Who was sent a snapshot and goes on from the log behind it: its index, and when it came to its end.
+    sent: BTreeMap<MemberId, (u64, Instant)>,
     receiving: Option<receive::Receiving>,
     receivings: u64,
     /// Files of transfers and copies that were given up: removed when no job can make them again.
@@ -67,6 +69,7 @@ impl Snapshots {
             next_id: 0,
             pinned: BTreeMap::new(),
             sending: BTreeMap::new(),
+            sent: BTreeMap::new(),
             receiving: None,
             receivings: 0,
             abandoned: Vec::new(),

@@ -1,6 +1,8 @@
 //! Noting in the log that the backend holds everything up to an index: snap file durable, then the
 //! WAL's snapshot record, then old segments and entries may go (rules 16).
 
+use std::time::Duration;
+
 use crate::event::{DiskAction, Ticket};
 use crate::limits;
 use crate::member::Member;
@@ -16,6 +18,9 @@ pub struct Saving {
     metadata: raftpb::SnapshotMetadata,
     since: Instant,
 }
+
+/// How long the log is kept for a peer that has installed a snapshot (etcd's `releaseDelayAfterSnapshot`).
+const CATCH_UP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Snap files kept: should the newest be damaged, the one before it may do.
 const SNAP_FILES_KEPT: usize = 2;
@@ -75,14 +80,25 @@ impl Member {
         let discard_to = if over {
             index
         } else {
-            // Whoever is being sent a snapshot goes on from the log behind it.
-            index.saturating_sub(keep).min(self.snapshots.least_sent().unwrap_or(u64::MAX))
+            let most = index.saturating_sub(keep);
+            self.snapshots.least_sent().unwrap_or(u64::MAX).min(self.least_awaited(most)).min(most)
         };
         let recorded = self.node.on_snapshot_saved(&record, index, discard_to);
         self.note_snap_file(index, done.name);
         self.snapshots.recorded = recorded;
         let fields = vec![("snapshot-index", index.to_string())];
         self.log(crate::event::Level::Info, "saved snapshot to disk", fields);
+    }
+
+    /// Who was sent a snapshot goes on from the log behind it: cut off before it has caught up with `most`, it
+    /// would only be sent the next one. It is waited for as long as etcd does.
+    fn least_awaited(&mut self, most: u64) -> u64 {
+        let (now, node) = (self.now, &self.node);
+        let has_matched = |peer| node.progress_of(peer).map_or(0, |(matched, _)| matched);
+        let sent = &mut self.snapshots.sent;
+        sent.retain(|peer, (_, at)| now < *at + CATCH_UP_PATIENCE && has_matched(*peer) < most);
+        let awaited = sent.iter().map(|(peer, (index, _))| has_matched(*peer).max(*index));
+        awaited.min().unwrap_or(u64::MAX)
     }
 
     pub(crate) fn note_snap_file(&mut self, index: u64, name: String) {

@@ -196,6 +196,9 @@ impl Member {
             let took = self.now.since(sent.since);
             self.metrics.backend_snapshot_duration.observe(took);
             self.metrics.snapshot_sends.on_end(peer, error.is_empty().then_some(took));
+            if error.is_empty() {
+                self.snapshots.sent.insert(peer, (sent.index(), self.now));
+            }
         }
         self.node.report_snapshot(peer, error.is_empty());
         let to = ("to", peer.to_string());
@@ -226,6 +229,7 @@ impl Member {
             sometimes!("snapshot.aborted-by-demotion");
             self.finish_send(peer, "no longer the leader");
         }
+        self.snapshots.sent.clear();
     }
 
     /// Gives up on transfers without progress; a pin holds old pages, so its life is bounded.

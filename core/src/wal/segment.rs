@@ -59,6 +59,10 @@ impl Segment {
     fn keep(&mut self, offset: usize, block: &[u8]) {
         let written = written_len(block);
         if written > 0 {
+            if self.bytes.capacity() == 0 {
+                // Grown by doubling it would be copied again and again. What stays empty is never touched.
+                let _ = self.bytes.try_reserve_exact(self.len);
+            }
             self.bytes.resize(offset, 0);
             self.bytes.extend_from_slice(&block[..written]);
             self.written = self.bytes.len();
