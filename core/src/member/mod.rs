@@ -11,7 +11,9 @@
 //!
 //! | File | What |
 //! |---|---|
-//! | `mod` | the loop |
+//! | `mod` | the state, opening, `handle` |
+//! | `input` | what came in, told apart |
+//! | `output` | the turn after a burst, and what it hands out |
 //! | `requests` | a client's request: checked, then proposed, forwarded or read |
 //! | `pending` | proposals whose result is awaited |
 //! | `apply` | a committed entry becomes state, reply and events |
@@ -28,9 +30,11 @@ mod apply;
 mod auto_compact;
 mod corruption;
 mod defrag;
+mod input;
 mod lead;
 mod leases;
 mod membership;
+mod output;
 mod pending;
 mod requests;
 mod space;
@@ -46,14 +50,12 @@ use crate::api::{RequestId, Response};
 use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::{ApiError, Halt};
-use crate::event::{
-    Input, Lane, LaneQueue, Level, LogLine, MemberId, Outputs, Peer, SharedFiles, Ticket,
-};
+use crate::event::{Input, LaneQueue, Level, LogLine, MemberId, Peer, SharedFiles, Ticket};
 use crate::lease::Lessor;
-use crate::mvcc::{BackendJob, Store, StoreEvent, StoreReader};
+use crate::mvcc::{BackendJob, Store, StoreReader};
 use crate::pb::etcdserverpb as pb;
-use crate::pb::peer::{Frame, frame::Body};
-use crate::raft::{RaftNode, RaftOutput, ReadRounds, message_from_pb};
+use crate::pb::peer::Frame;
+use crate::raft::{RaftNode, ReadRounds};
 use crate::snapshot::Snapshots;
 use crate::time::Instant;
 use crate::watch::WatchHub;
@@ -128,18 +130,6 @@ pub struct Member {
     pub(crate) metrics: Arc<Metrics>,
     /// Applied index, jobs begun and under way when the store's metrics were taken.
     pub(crate) measured_at: Option<(u64, Ticket, usize)>,
-}
-
-/// Appends `from` to `to`. Mostly there is nothing to move, or only the vector itself.
-fn hand_over<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
-    if from.is_empty() {
-        return;
-    }
-    if to.is_empty() {
-        std::mem::swap(from, to);
-    } else {
-        to.append(from);
-    }
 }
 
 impl std::fmt::Debug for Member {
@@ -276,274 +266,12 @@ impl Member {
         }
     }
 
-    pub(crate) fn take(&mut self, input: Input) {
-        match input {
-            Input::Deadline => {}
-            Input::Peer { from, frame } => self.handle_frame(from, frame),
-            Input::PeerVersion { peer, wire, version } => {
-                self.peer_versions.insert(peer, (wire, version));
-                self.lead.introduced = false;
-            }
-            Input::Remote { peer } => self.handle_remote(peer),
-            Input::RefusedAsRemoved { peer } => self.handle_refused_as_removed(peer),
-            Input::PeerUp { peer } => {
-                self.peers_up.entry(peer).or_insert(self.now);
-                self.lead.introduced = false;
-                self.node.on_peer_up();
-                self.lead.dispatch = true;
-                self.ask_hash(peer);
-            }
-            Input::PeerDown { peer } => {
-                self.peers_up.remove(&peer);
-                self.node.report_unreachable(peer);
-                self.leases.on_peer_down(peer);
-                self.on_receiver_gone(peer);
-            }
-            Input::PeerQueueFull { peer } => self.node.report_unreachable(peer),
-            Input::Request { id, request } => self.handle_request(id, request),
-            // The result is dropped by the driver, which has forgotten the id.
-            Input::Cancel { .. } => {}
-            Input::StreamOpen { stream } if self.is_learner() => {
-                let refused = (stream, ApiError::NotSupportedForLearner);
-                self.refused_streams.push(refused);
-            }
-            Input::StreamOpen { stream } => self.watches.open_stream(self.now, stream),
-            Input::StreamRequest { stream, request } => {
-                self.watches.handle(self.now, stream, request, &self.reader);
-            }
-            Input::StreamDrained { stream, bytes } => {
-                self.watches.on_drained(self.now, stream, bytes);
-            }
-            Input::StreamClosed { stream } => self.watches.close_stream(stream),
-            Input::Synced { lane: Lane::Log, up_to } => {
-                self.node.on_synced(up_to);
-                self.on_log_synced(up_to);
-            }
-            Input::Synced { lane: Lane::Snapshot, up_to } => self.on_snapshot_lane_synced(up_to),
-            Input::Synced { lane: Lane::Backend, .. } => {}
-            Input::JobDone { done, .. } => self.handle_job_done(done),
-            Input::DiskFailed { lane, error } => {
-                self.halt = Some(Halt::DiskFailed { lane, error });
-            }
-            Input::Stop => self.handle_stop(),
-        }
-    }
-
-    fn handle_frame(&mut self, from: MemberId, frame: Frame) {
-        match frame.body {
-            Some(Body::Raft(m)) => {
-                if m.from != from.0 || m.to != self.config.id.0 {
-                    return self
-                        .warn("dropped a Raft message with a wrong sender or receiver", from);
-                }
-                match message_from_pb(m) {
-                    // raft-rs would panic: a leader names no commit that it has not seen us acknowledge.
-                    Some(m) if self.node.is_past_our_log(&m) => {
-                        let why = "a leader knows log entries that this member has lost";
-                        self.halt = Some(Halt::Backend(why.to_owned()));
-                    }
-                    Some(m) => self.node.step(m),
-                    None => self.warn("dropped a malformed Raft message", from),
-                }
-            }
-            Some(Body::Forward(f)) => self.handle_forward(from, f),
-            Some(Body::ForwardRefused(f)) => self.handle_forward_refused(from, f),
-            Some(Body::LeaseForward(f)) => self.handle_lease_forward(from, f),
-            Some(Body::LeaseReply(r)) => self.handle_lease_reply(from, r),
-            Some(Body::SnapshotHeader(h)) => self.handle_snapshot_header(from, h),
-            Some(Body::SnapshotChunk(c)) => self.handle_snapshot_chunk(from, c),
-            Some(Body::SnapshotEnd(e)) => self.handle_snapshot_end(from, e),
-            Some(Body::SnapshotAck(a)) => self.handle_snapshot_ack(from, a),
-            Some(Body::HashAsk(ask)) => self.handle_hash_ask(from, ask),
-            Some(Body::HashReply(reply)) => self.handle_hash_reply(from, reply),
-            // The drivers' business.
-            Some(Body::Ping(_) | Body::Pong(_)) => {}
-            None => self.warn("dropped an empty frame", from),
-        }
-    }
-
     fn warn(&mut self, msg: &str, peer: MemberId) {
         self.log(Level::Warn, msg, vec![("remote-peer-id", peer.to_string())]);
     }
 
     pub(crate) fn log(&mut self, level: Level, msg: &str, fields: Vec<(&'static str, String)>) {
         self.log_lines.push(LogLine { level, msg: msg.to_owned(), fields });
-    }
-
-    fn handle_job_done(&mut self, done: crate::mvcc::JobDone) {
-        self.jobs_under_way = self.jobs_under_way.saturating_sub(1);
-        match self.store.handle_done(self.now, done) {
-            Ok(events) => events.into_iter().for_each(|e| self.on_store_event(e)),
-            Err(halt) => self.halt = Some(halt),
-        }
-        self.answer_hashing();
-    }
-
-    /// Clients of compactions whose rows are gone.
-    pub(crate) fn answer_physical(&mut self) {
-        let (header, finished) = (self.header(), self.store.finished_compaction());
-        for (_, client) in self.physical.extract_if(.., |(r, _)| *r <= finished) {
-            let response = pb::CompactionResponse { header: Some(header) };
-            self.replies.push((client, Ok(Response::Compact(response))));
-        }
-    }
-
-    fn on_store_event(&mut self, event: StoreEvent) {
-        match event {
-            StoreEvent::Durable { index } => self.maybe_save_snapshot(index),
-            StoreEvent::CompactionFinished { revision } => {
-                self.answer_physical();
-                let fields = vec![("compact-revision", revision.to_string())];
-                self.log(Level::Info, "finished scheduled compaction", fields);
-            }
-            StoreEvent::ReceivedChunk { path } => self.on_received_chunk(&path),
-            StoreEvent::ReceivedAll { path, holds } => self.on_received_all(&path, &holds),
-            StoreEvent::Loaded => self.finish_install(),
-            StoreEvent::Copied { path } => self.on_copied(path),
-            StoreEvent::CopyFailed { path, error } => self.on_copy_failed(path, &error),
-            StoreEvent::Hashed { id, result } => self.on_hashed(id, &result),
-            StoreEvent::HashStored(hash) => {
-                let fields = vec![
-                    ("hash", hash.hash.to_string()),
-                    ("revision", hash.revision.to_string()),
-                    ("compact-revision", hash.compact_revision.to_string()),
-                ];
-                self.log(Level::Info, "storing new hash", fields);
-            }
-        }
-    }
-
-    /// Everything that is due and everything that came of the burst.
-    pub fn poll(&mut self, now: Instant, out: &mut Outputs) {
-        if self.halted {
-            return;
-        }
-        self.now = self.now.max(now);
-        if self.halt.is_none() {
-            self.on_time();
-            // Applying may let reads start, reads may bring messages: until nothing moves.
-            while self.turn() && self.halt.is_none() {}
-            self.settle_space();
-        }
-        if self.halt.is_none() {
-            self.drive_install();
-            self.send_snapshots(&mut out.snapshot_frames);
-            self.maybe_finish_stop();
-            self.remove_abandoned();
-            self.poll_jobs();
-            if self.watches.has_work(self.now) {
-                let header = self.header();
-                self.watches.poll(self.now, &self.reader, &header, &mut out.watch);
-            }
-        }
-        self.hand_out(out);
-    }
-
-    /// Takes ticks, gives up on what waited too long.
-    fn on_time(&mut self) {
-        self.node.maybe_tick(self.now);
-        self.expire_proposals();
-        self.expire_leases();
-        self.maybe_look_after();
-        self.check_stall();
-        self.auto_compact();
-        self.expire_snapshots();
-        self.end_farewells();
-    }
-
-    /// Reads, Raft, apply, once. Returns whether there may be more to do.
-    fn turn(&mut self) -> bool {
-        self.check_corruption();
-        let retry = std::mem::take(&mut self.lead.retry_reads);
-        if let Some(context) = self.reads.maybe_send(self.now, retry) {
-            self.node.read_index(context);
-        }
-        let mut raft = RaftOutput::default();
-        std::mem::swap(&mut raft.frames, &mut self.raft_frames);
-        self.node.pump(self.now, &mut raft);
-        std::mem::swap(&mut raft.frames, &mut self.raft_frames);
-        let moved = !raft.read_states.is_empty();
-        if moved {
-            for state in raft.read_states {
-                if !self.reads.on_read_state(&state.request_ctx, state.index) {
-                    self.metrics.add(&self.metrics.slow_read_indexes_total);
-                }
-            }
-        }
-        if !raft.snapshots.is_empty() {
-            raft.snapshots.into_iter().for_each(|message| self.start_snapshot(message));
-        }
-        if let Some(snapshot) = raft.install {
-            self.begin_install(snapshot);
-        }
-        let led = self.on_leadership();
-        let others = self.apply_committed();
-        self.serve_reads();
-        moved || led || others || self.corruption.is_due(self.now)
-    }
-
-    fn poll_jobs(&mut self) {
-        // While a received snapshot takes the store's place its own batches stop (rules 12).
-        if self.node.is_installing() || self.halt.is_some() {
-            return;
-        }
-        if let Some(job) = self.store.poll(self.now, self.node.persisted_index()) {
-            self.push_job(job);
-        }
-    }
-
-    pub(crate) fn push_job(&mut self, job: BackendJob) {
-        self.last_job.0 += 1;
-        self.jobs_under_way += 1;
-        self.jobs.push((self.last_job, job));
-    }
-
-    fn hand_out(&mut self, out: &mut Outputs) {
-        self.node.take_log_lines(&mut self.log_lines);
-        self.update_metrics();
-        hand_over(&mut self.node.lane.ops, &mut out.log);
-        hand_over(&mut self.snapshot_lane.ops, &mut out.snapshot);
-        hand_over(&mut self.jobs, &mut out.jobs);
-        hand_over(&mut self.replies, &mut out.replies);
-        hand_over(&mut self.refused_streams, &mut out.refused_streams);
-        hand_over(&mut self.log_lines, &mut out.log_lines);
-        hand_over(&mut self.raft_frames, &mut out.messages);
-        if !self.node.is_loop_blocked() {
-            hand_over(&mut self.frames, &mut out.messages);
-        }
-        if std::mem::take(&mut self.peers_changed) {
-            out.peers = Some(self.peers());
-            out.removed = self.cluster.removed().collect();
-        }
-        if let Some(halt) = self.halt.take() {
-            self.halted = true;
-            out.halt = Some(halt);
-        }
-    }
-
-    /// When `handle(Input::Deadline)` must be called at the latest.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        if self.halted {
-            return None;
-        }
-        // Asked after every burst, and mostly there is none.
-        let mut earliest = self.node.next_deadline().unwrap_or(Instant::FAR);
-        let mut due = |at: Option<Instant>| earliest = earliest.min(at.unwrap_or(Instant::FAR));
-        if !self.node.is_installing() {
-            due(self.store.next_deadline());
-        }
-        if !self.node.is_transferring() {
-            due(self.lessor.next_deadline());
-        }
-        due(self.watches.next_deadline());
-        due(self.pending.next_deadline());
-        due(self.reads.next_deadline());
-        due(self.look_after);
-        due(self.stall_deadline());
-        due(self.snapshots.next_deadline());
-        due(self.auto_compactor.as_ref().map(AutoCompactor::next_deadline));
-        due(self.corruption.next_deadline());
-        (earliest != Instant::FAR).then_some(earliest)
     }
 
     /// A thread-safe handle for reads.
