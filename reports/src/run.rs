@@ -14,6 +14,14 @@ pub enum Verdict {
     Fail,
 }
 
+/// What a checker's verdict begins with where it found something that no store could have kept.
+pub const EXCUSED: &str = "excused: ";
+
+/// Nothing in it is the store's fault.
+pub fn is_good(checker: &str) -> bool {
+    checker == "ok" || checker.starts_with(EXCUSED)
+}
+
 /// The numbers of a run: the body of `--json`. Field names are a contract with scripts that read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -55,7 +63,7 @@ pub struct RunSummary {
     /// Names of the figures that tell this scenario's story.
     #[serde(default)]
     pub shown: Vec<String>,
-    /// Checker name → `ok`, or what it found.
+    /// Checker name → `ok`, or what it found; see [`is_good`].
     pub checkers: BTreeMap<String, String>,
     pub expectations: Vec<Expectation>,
     /// Options the seed or the command line chose, as printed at the start of the run.

@@ -6,7 +6,7 @@
 //! | `scenario`, `options`, `variant`, `library` | scenario files: reading, finding |
 //! | `place` | where a mistake is |
 //! | `chosen` | what a scenario chose, in a few lines |
-//! | `expect` | judging |
+//! | `expect`, `excuse` | judging |
 //! | `faults` | the kinds of fault, listed |
 //! | `run` | one run in this process |
 //! | `figures`, `timeline`, `report`, `story` | what came of it |
@@ -21,6 +21,7 @@ mod chosen;
 mod cli;
 mod commands;
 mod determinism;
+mod excuse;
 mod expect;
 mod faults;
 mod figures;

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use detkv_core::Instant;
-use detkv_reports::run::{RunReport, RunSummary, Timeline, Verdict};
+use detkv_reports::run::{RunReport, RunSummary, Timeline, Verdict, is_good};
 use detkv_sim_world::check::{Case, all};
 use detkv_sim_world::probe::ProbeCounts;
 use detkv_sim_world::trace::{Checkpoint, TraceSummary};
 use serde::{Deserialize, Serialize};
 
 use crate::child::Job;
+use crate::excuse::{excuse, forgetful};
 use crate::figures::Figures;
 use crate::run::Finished;
 use crate::scenario::{Profile, Scenario};
@@ -122,7 +123,7 @@ pub fn report(scenario: &Scenario, job: &Job, finished: &Finished, wall: Duratio
         reproduce: job.reproduce(),
     };
     summary.expectations = scenario.expect.judge(job.profile, &summary, election_timeout_ms);
-    let is_good = summary.checkers.values().all(|verdict| verdict == "ok")
+    let is_good = summary.checkers.values().all(|verdict| is_good(verdict))
         && summary.expectations.iter().all(|expectation| expectation.ok);
     if !is_good {
         summary.verdict = Verdict::Fail;
@@ -158,6 +159,7 @@ fn checkers(finished: &Finished) -> BTreeMap<String, String> {
     let panics = &finished.outcome.panics;
     let failed = if panics.is_empty() { ok() } else { panics.join("; ") };
     verdicts.insert("assertions".to_owned(), failed);
+    excuse(&mut verdicts, &forgetful(&finished.outcome.history));
     verdicts
 }
 

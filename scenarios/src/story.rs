@@ -1,6 +1,6 @@
 //! A run in a few readable lines.
 
-use detkv_reports::run::{RunReport, RunSummary, Verdict};
+use detkv_reports::run::{RunReport, RunSummary, Verdict, is_good};
 
 /// Faults, leaders and troubles in order; then the figures; then what was judged.
 pub fn story(report: &RunReport) -> Vec<String> {
@@ -11,7 +11,7 @@ pub fn story(report: &RunReport) -> Vec<String> {
     for (name, verdict) in summary.checkers.iter().filter(|(_, verdict)| *verdict != "ok") {
         lines.push(format!("  checker {name}: {verdict}"));
     }
-    let good = summary.checkers.values().filter(|verdict| *verdict == "ok").count();
+    let good = summary.checkers.values().filter(|verdict| is_good(verdict)).count();
     lines.push(format!("  checkers: {good} of {} ok", summary.checkers.len()));
     for expectation in &summary.expectations {
         let mark = if expectation.ok { "ok  " } else { "FAIL" };

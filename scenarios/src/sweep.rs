@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use detkv_reports::run::{RunSummary, Verdict};
+use detkv_reports::run::{RunSummary, Verdict, is_good};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::child::{Job, spawn};
@@ -86,7 +86,7 @@ pub fn table(profile: &str, runs: &[&RunSummary]) -> Vec<String> {
 
 /// Why a run failed, one line each.
 pub fn reasons(run: &RunSummary) -> Vec<String> {
-    let bad = run.checkers.iter().filter(|(_, verdict)| *verdict != "ok");
+    let bad = run.checkers.iter().filter(|(_, verdict)| !is_good(verdict));
     let mut lines: Vec<String> = bad.map(|(name, verdict)| format!("{name}: {verdict}")).collect();
     lines.extend(run.expectations.iter().filter(|expectation| !expectation.ok).map(
         |expectation| {

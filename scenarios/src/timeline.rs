@@ -191,6 +191,10 @@ fn events(history: &History, leaders: &Leaders, log: &[LogRecord]) -> Vec<LogEve
             Fact::Down { how: DownHow::Killed | DownHow::PowerLoss, .. } => {}
             Fact::Down { member, how } => tell(*at, Some(*member), down(how)),
             Fact::Up { member } => tell(*at, Some(*member), "is up".to_owned()),
+            Fact::DiskDamaged { member } => {
+                let what = "has a disk that took back what was durable";
+                tell(*at, Some(*member), what.to_owned());
+            }
             Fact::Phase(Phase::WarmedUp) => tell(*at, None, "warmed up".to_owned()),
             Fact::Phase(Phase::FaultsOver) => tell(*at, None, "the faults are over".to_owned()),
             Fact::Phase(Phase::Readout) => tell(*at, None, "everything is read back".to_owned()),

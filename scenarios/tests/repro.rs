@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::passing_runs;
+use common::{detkv_sim, passing_runs};
 
 fn repro(name: &str) -> String {
     format!("{}/repro/{name}.toml", env!("CARGO_MANIFEST_DIR"))
@@ -43,4 +43,25 @@ fn what_is_not_known_of_a_key_is_not_made_up() {
 fn a_follower_that_was_sent_a_snapshot_catches_up_from_the_log() {
     passing_runs(&repro("second-snapshot"), "coupled", 0..2);
     passing_runs(&repro("second-snapshot"), "decoupled", 0..2);
+}
+
+/// A member's disk lies, and the Raft checker shows what came of it: one vote per term is broken. It is told, and not
+/// held against the store.
+#[test]
+fn what_a_lying_disk_explains_is_excused() {
+    let ended = detkv_sim(&["run", &repro("forgotten-vote"), "--seed", "1101"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.out);
+    let told =
+        "checker raft: excused: the disk of m3 took back what was durable: one vote per term";
+    assert!(ended.out.contains(told), "{}", ended.out);
+}
+
+/// A member finds that its disk lost what it had acknowledged. It stops and says so, nobody starts it again, and the
+/// others are whole without it; an operator who waits for it to lead gives up.
+#[test]
+fn a_member_that_reports_its_damaged_disk_is_let_go() {
+    let ended = detkv_sim(&["run", &repro("let-go"), "--seed", "205"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.out);
+    assert!(ended.out.contains("has a disk that took back what was durable"), "{}", ended.out);
+    assert!(ended.out.contains("checkers: 11 of 11 ok"), "{}", ended.out);
 }

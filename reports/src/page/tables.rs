@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::html::{duration_ms, duration_us, escape, grouped, three_digits};
-use crate::run::{LogEvent, RunReport, RunSummary, Timeline, Verdict};
+use crate::run::{LogEvent, RunReport, RunSummary, Timeline, Verdict, is_good};
 
 /// Lines of the story shown from its beginning and from its end.
 const STORY_LINES: usize = 500;
@@ -27,7 +27,7 @@ pub(super) fn problems(runs: &[RunReport]) -> String {
             .expect("writing to a String cannot fail");
         };
         for (name, result) in &summary.checkers {
-            if result != "ok" {
+            if !is_good(result) {
                 problem(name, result);
             }
         }
@@ -95,7 +95,7 @@ pub(super) fn details(run: &RunReport, folded: bool) -> String {
         return tables;
     }
     let met = summary.expectations.iter().filter(|line| line.ok).count();
-    let ok = summary.checkers.values().filter(|result| *result == "ok").count();
+    let ok = summary.checkers.values().filter(|result| is_good(result)).count();
     let (expected, checked) = (summary.expectations.len(), summary.checkers.len());
     let open = if met < expected || ok < checked { " open" } else { "" };
     format!(
@@ -141,7 +141,7 @@ fn checkers(summary: &RunSummary) -> String {
         write!(
             rows,
             "<tr><td>{}</td><th scope=\"row\">{}</th><td>{}</td></tr>",
-            sign(result == "ok"),
+            sign(is_good(result)),
             escape(name),
             escape(&clipped(result))
         )

@@ -48,6 +48,7 @@ pub fn draw(seed: u64) -> Drawn {
     swarm.own_cpus();
     swarm.situation();
     swarm.versions();
+    swarm.lying_disk();
     let text = toml::to_string(&swarm.file).expect("tables of plain values are TOML");
     Drawn { text, options: swarm.options }
 }
@@ -340,9 +341,7 @@ impl Swarm {
         if !is_on {
             return;
         }
-        let text = toml::to_string(&self.file).expect("tables of plain values are TOML");
-        let changes = ["-member\"", "member-changes", "replace-disk", "wipe-disk"];
-        let wire = if changes.iter().any(|kind| text.contains(kind)) { 2 } else { 1 };
+        let wire = if self.changes_members() { 2 } else { 1 };
         let count = draw.number(1, self.members);
         let old = (0..count).map(|_| {
             let model = format!("version = \"3.5.0\"\nwire = {wire}");
@@ -351,6 +350,43 @@ impl Swarm {
         });
         let old = old.collect::<Table>();
         self.set("versions", old);
+    }
+
+    /// A disk that takes back what it called durable, of one member of a minority that nothing else takes away.
+    fn lying_disk(&mut self) {
+        let mut draw = self.section("lying disk");
+        let is_on = draw.chance(8) && self.members >= 3 && !self.changes_members();
+        let lies: Vec<&str> =
+            Fault::KINDS.iter().filter(|k| !k.survivable).map(|k| k.name).collect();
+        let kind = if is_on { draw.pick(&lies) } else { "off" };
+        self.option("lying disk", kind);
+        if !is_on {
+            return;
+        }
+        let mut list = self.fault(kind, &mut draw);
+        // A sync that lied shows when the machine loses power.
+        if let Some(node) = list.first().and_then(|lie| lie.get("node")).cloned()
+            && !["swap-disk", "empty-disk"].contains(&kind)
+        {
+            let load_ms = self.load.as_millis() as u64;
+            let dark = Table::from_iter([
+                ("kind".to_owned(), "power-loss".into()),
+                ("node".to_owned(), node),
+                ("at".to_owned(), millis(draw.millis(load_ms / 2, load_ms))),
+                ("restart_after".to_owned(), millis(draw.millis(1, 1_500))),
+            ]);
+            list.push(dark.into());
+        }
+        let faults = self.file.entry("fault").or_insert_with(|| Value::Array(Vec::new()));
+        faults.as_array_mut().expect("faults are a list").extend(list);
+    }
+
+    /// Some fault or client changes who is a member, or takes a disk away for good.
+    fn changes_members(&self) -> bool {
+        let text = toml::to_string(&self.file).expect("tables of plain values are TOML");
+        ["-member\"", "member-changes", "replace-disk", "wipe-disk"]
+            .iter()
+            .any(|kind| text.contains(kind))
     }
 
     fn situation(&mut self) {

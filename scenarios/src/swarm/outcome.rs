@@ -17,6 +17,8 @@ pub struct Outcome {
     pub options: Vec<(String, String)>,
     /// Empty when every checker agreed.
     pub failures: Vec<String>,
+    /// What a disk that forgot explains (`excuse`).
+    pub excused: Vec<String>,
     pub probes: Probes,
     pub virtual_time: Duration,
     /// Puts, whatever came of them.
@@ -45,6 +47,8 @@ pub struct Totals {
     pub sites: BTreeMap<String, (u64, u64)>,
     /// By signature.
     pub failures: BTreeMap<String, Failure>,
+    /// Runs with violations that no store could have prevented: a disk took back what was durable.
+    pub excused: Vec<u64>,
 }
 
 /// Failures that look alike.
@@ -109,6 +113,9 @@ impl Totals {
             }
         }
         self.failed += u64::from(has_failed);
+        if !run.excused.is_empty() {
+            self.excused.push(run.seed);
+        }
         for message in run.failures {
             let failure = self.failures.entry(signature(&message)).or_default();
             if failure.seeds.is_empty() {
@@ -195,6 +202,11 @@ impl Totals {
         };
         lines.push(format!("marks never passed: {}", never(self.marks_never())));
         lines.push(format!("in-code faults that never fired: {}", never(self.sites_never())));
+        let seeds: Vec<String> = self.excused.iter().map(u64::to_string).collect();
+        let (runs, list) =
+            (seeds.len(), if seeds.is_empty() { "none".to_owned() } else { seeds.join(", ") });
+        lines
+            .push(format!("excused, a disk took back what was durable: {runs} runs, seeds {list}"));
         for (signature, failure) in &self.failures {
             let shown: Vec<String> =
                 failure.seeds.iter().take(SEEDS_SHOWN).map(u64::to_string).collect();

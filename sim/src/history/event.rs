@@ -105,6 +105,10 @@ pub enum Fact {
         name: &'static str,
         value: u64,
     },
+    /// The member's disk took back what had been durable: it was emptied, swapped, or a sync had lied.
+    DiskDamaged {
+        member: MemberId,
+    },
     /// The member's clock jumped forward (or back, if negative).
     ClockStepped {
         member: MemberId,

@@ -85,7 +85,9 @@ pub struct Node {
     pub(super) raft: RaftSeen,
     /// Number in its address: that of the member whose place it took.
     pub(super) machine: u64,
-    /// Removed from the cluster, or its disk is gone: it never starts again.
+    /// Its disk took back what had been durable.
+    pub(super) is_damaged: bool,
+    /// Removed from the cluster, its disk is gone, or it found that out itself: it never starts again.
     pub(crate) retired: bool,
     /// Everybody it wants connections to; some may not be there yet.
     pub(super) wanted: Vec<MemberId>,
@@ -144,6 +146,7 @@ impl Node {
             compared: 0,
             raft: RaftSeen::default(),
             machine: number,
+            is_damaged: false,
             retired: false,
             wanted: Vec::new(),
             refuses: BTreeSet::new(),

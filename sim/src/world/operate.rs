@@ -187,6 +187,12 @@ impl World {
                     operation.todo.pop_front();
                 }
             }
+            // Its disk was found damaged meanwhile: it never starts again.
+            Task::MoveLeader(to)
+                if self.place(*to).is_some_and(|place| self.node(place).retired) =>
+            {
+                operation.todo.pop_front();
+            }
             Task::Add { .. } if operation.is_unanswered && operation.until_ns.is_none() => {
                 self.ask(operation, Asked::LocalList, None);
             }

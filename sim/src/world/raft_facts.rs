@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::World;
 use super::node::Process;
-use crate::history::{AlarmEntry, Entry, EntryId, LeaseEntry, RaftTrace, Rare};
+use crate::history::{AlarmEntry, Entry, EntryId, Event, Fact, LeaseEntry, RaftTrace, Rare};
 
 /// raft-rs' message numbers.
 const APPEND_RESPONSE: u32 = 4;
@@ -122,6 +122,8 @@ impl World {
     pub fn note_disk_damage(&mut self, node: u32) {
         let (at, id) = (self.kernel.now(), self.node(node).id);
         self.history.raft_mut().rare(at, id, Rare::DiskDamaged);
+        self.node_mut(node).is_damaged = true;
+        self.record(Event::Fact(Fact::DiskDamaged { member: id }));
     }
 
     /// The process is over.
