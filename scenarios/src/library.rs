@@ -30,14 +30,17 @@ const COMMITTED: [(&str, &str); 16] = [
 ];
 
 /// What the swarm found, as small as it gets: see `tests/repro.rs` for the seeds.
-const REPROS: [(&str, &str); 13] = [
+const REPROS: [(&str, &str); 16] = [
+    ("repro/forgotten-vote", include_str!("../repro/forgotten-vote.toml")),
     ("repro/full-log-disk", include_str!("../repro/full-log-disk.toml")),
     ("repro/lead-to-a-laggard", include_str!("../repro/lead-to-a-laggard.toml")),
     ("repro/left-the-lease", include_str!("../repro/left-the-lease.toml")),
+    ("repro/let-go", include_str!("../repro/let-go.toml")),
     ("repro/long-append", include_str!("../repro/long-append.toml")),
     ("repro/missed-join", include_str!("../repro/missed-join.toml")),
     ("repro/read-storm", include_str!("../repro/read-storm.toml")),
     ("repro/removed-leader", include_str!("../repro/removed-leader.toml")),
+    ("repro/second-snapshot", include_str!("../repro/second-snapshot.toml")),
     ("repro/second-voter", include_str!("../repro/second-voter.toml")),
     ("repro/slow-readout", include_str!("../repro/slow-readout.toml")),
     ("repro/stale-frames", include_str!("../repro/stale-frames.toml")),
