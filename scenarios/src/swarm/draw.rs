@@ -364,15 +364,19 @@ impl Swarm {
             return;
         }
         let mut list = self.fault(kind, &mut draw);
+        let load_ms = self.load.as_millis() as u64;
+        let lies_at = draw.uniform(0, load_ms / 2);
+        let lie = list.first_mut().and_then(Value::as_table_mut);
+        let node = lie.and_then(|lie| {
+            lie.insert("at".to_owned(), millis(Duration::from_millis(lies_at)));
+            lie.get("node").cloned()
+        });
         // A sync that lied shows when the machine loses power.
-        if let Some(node) = list.first().and_then(|lie| lie.get("node")).cloned()
-            && !["swap-disk", "empty-disk"].contains(&kind)
-        {
-            let load_ms = self.load.as_millis() as u64;
+        if let Some(node) = node.filter(|_| !["swap-disk", "empty-disk"].contains(&kind)) {
             let dark = Table::from_iter([
                 ("kind".to_owned(), "power-loss".into()),
                 ("node".to_owned(), node),
-                ("at".to_owned(), millis(draw.millis(load_ms / 2, load_ms))),
+                ("at".to_owned(), millis(draw.millis(lies_at + 1, load_ms - 1))),
                 ("restart_after".to_owned(), millis(draw.millis(1, 1_500))),
             ]);
             list.push(dark.into());

@@ -307,8 +307,8 @@ impl World {
         n.lane_free_at = [now; 3];
         n.lane_failed = [false; 3];
         n.gave_up = matches!(how, DownHow::Halted(_) | DownHow::OpenFailed(_));
-        // It says that its disk is not what it was: no operator starts it again and again.
-        n.retired |= n.gave_up && n.is_damaged;
+        // No fault is left that it could mean: its disk is not what it was, and no operator starts it again and again.
+        n.retired |= again && n.gave_up && n.is_damaged;
         n.peers.clear();
         n.wanted.clear();
         n.refuses.clear();
